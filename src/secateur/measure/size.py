@@ -1,0 +1,55 @@
+"""How large a model is: bytes, parameters, and multiply-accumulates by PyTorch's own counter."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from secateur.measure.inputs import Inputs, as_call
+from secateur.measure.modes import evaluation_mode
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers, a tied one counted once."""
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Numbers in all parameters, frozen ones too, a tied one counted once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
+    """Multiply-accumulates of convolutions and matrix products in one call: half of PyTorch's flop count.
+
+    It watches the operations that really run, so it is independent of any formula over layer widths. Fused kernels
+    that the counter does not know (the attention fast path, the CPU's recurrent kernels) are switched off for the
+    call, so that their matrix products are seen.
+
+    Args:
+        example_inputs: the batch size counts; use a batch of one for the usual figure.
+    """
+    args, kwargs = as_call(example_inputs)
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    counter = FlopCounterMode(display=False)
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with ExitStack() as stack:
+            stack.enter_context(evaluation_mode(model))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            # Setting any oneDNN flag makes PyTorch warn about TF32 on Intel GPUs, which is beside the point here.
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(counter)
+            model(*args, **kwargs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+    return counter.get_total_flops() // 2
