@@ -1,0 +1,153 @@
+"""From the ledger to units: which labels share their fate, and which cannot be removed.
+
+Labels that were tied form a *class*. A grid (labels laid out over several axes of one activation) asks for one more
+decision, because what is kept of it has to stay rectangular: units are removed along one of its axes, and the labels
+of all other axes are tied. For attention that axis is the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from secateur.graph.labels import compressed, varying
+from secateur.graph.ledger import AxisRef, Grid, Ledger
+
+Array = np.ndarray
+
+
+def _components(count: int, a: Array, b: Array) -> tuple[int, Array]:
+    ones = np.ones(len(a), dtype=np.int8)
+    return connected_components(coo_matrix((ones, (a, b)), shape=(count, count)), directed=False)
+
+
+class Classes:
+    """Every label's class, and every class's lock.
+
+    Attributes:
+        of: class of each label, shape ``[labels]``; label 0 is in a class of its own.
+        reasons: why a class is locked; a class that is not in here can be removed.
+        heads: classes that a grid made into units along a batch axis of a product of activations.
+    """
+
+    def __init__(self, ledger: Ledger, extra_locks: Sequence[tuple[Array, str]] = ()):
+        self._ledger = ledger
+        pairs = [(a.numpy(), b.numpy()) for a, b in ledger.ties]
+        a = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, dtype=np.int64)
+        b = np.concatenate([p[1] for p in pairs]) if pairs else np.zeros(0, dtype=np.int64)
+        both = (a > 0) & (b > 0)
+        self._ties = [(a[both], b[both])]
+        self._locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
+        self._locks += list(extra_locks)
+        self.heads: set[int] = set()
+        self._close()
+        self._settle_grids()
+
+    def _close(self) -> None:
+        """Recompute classes and locks from ties."""
+        a = np.concatenate([t[0] for t in self._ties])
+        b = np.concatenate([t[1] for t in self._ties])
+        _, self.of = _components(self._ledger.count, a, b)
+        self.reasons: dict[int, str] = {}
+        for labels, reason in self._locks:
+            for c in np.unique(self.of[labels[labels > 0]]):
+                self.reasons.setdefault(int(c), reason)
+        self.locked = np.zeros(int(self.of.max()) + 1 if len(self.of) else 1, dtype=bool)
+        self.locked[list(self.reasons)] = True
+        self.locked[self.of[0]] = True
+
+    # -- grids ----------------------------------------------------------------------------------------------------
+
+    def _settle_grids(self) -> None:
+        """Choose the axis of every grid; those that a product of activations constrains choose first."""
+        if not self._ledger.grids:
+            return
+        parent: dict[int, int] = {}
+        locked = {int(c) for c in np.flatnonzero(self.locked)}
+
+        def root(c: int) -> int:
+            while parent.get(c, c) != c:
+                parent[c] = parent.get(parent[c], parent[c])
+                c = parent[c]
+            return c
+
+        def roots(labels: Array) -> Array:
+            classes = self.of[labels]
+            distinct, inverse = np.unique(classes, return_inverse=True)
+            return np.array([root(int(c)) for c in distinct])[inverse].reshape(classes.shape)
+
+        chosen_heads: list[Array] = []
+        grids = sorted(self._ledger.grids.values(), key=lambda g: not g.batch_axes)
+        for grid in grids:
+            labels = grid.labels.numpy()
+            classes = roots(labels)
+            projections = [(axes, child.numpy(), roots(child.numpy())) for axes, child in grid.projections]
+            best = max(range(len(grid.axes)), key=lambda k: self._worth(grid, k, classes, projections, locked))
+            lines = np.moveaxis(classes, best, 0).reshape(classes.shape[best], -1)
+            raw = np.moveaxis(labels, best, 0).reshape(classes.shape[best], -1)
+            pairs = [(raw[:, :1].repeat(raw.shape[1] - 1, 1).ravel(), raw[:, 1:].ravel())]
+            if best in grid.batch_axes:
+                chosen_heads.append(raw[:, 0])
+            for axes, child, _ in projections:
+                if best in axes:
+                    rows = np.moveaxis(child, axes.index(best), 0).reshape(lines.shape[0], -1)
+                    pairs.append((raw[:, :1].repeat(rows.shape[1], 1).ravel(), rows.ravel()))
+                else:
+                    self._locks.append((child.ravel(), "the other axis of a grid that is cut along its units"))
+                    locked.update(int(c) for c in np.unique(roots(child)))
+            for one, other in pairs:
+                keep = (one > 0) & (other > 0)
+                fixed = np.concatenate([one[(other == 0) & (one > 0)], other[(one == 0) & (other > 0)]])
+                if len(fixed):
+                    self._locks.append((fixed, "lies beside a fixed index"))
+                    locked.update(int(c) for c in np.unique(roots(fixed)))
+                one, other = one[keep], other[keep]
+                self._ties.append((one, other))
+                ends = np.unique(np.stack([self.of[one], self.of[other]]), axis=1)
+                for x, y in ends.T:
+                    rx, ry = root(int(x)), root(int(y))
+                    if rx != ry:
+                        parent[ry] = rx
+                        if ry in locked:
+                            locked.add(rx)
+        self._close()
+        for labels in chosen_heads:
+            self.heads.update(int(c) for c in np.unique(self.of[labels[labels > 0]]))
+
+    @staticmethod
+    def _worth(grid: Grid, axis: int, classes: Array, projections: list, locked: set[int]) -> tuple[bool, int]:
+        """How many units are left if the grid is cut along this axis; a head comes before anything else."""
+        lines = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
+        distinct, inverse = np.unique(lines, return_inverse=True)
+        inverse = inverse.reshape(lines.shape)
+        count, rows = len(distinct), lines.shape[0]
+        a = [np.repeat(np.arange(rows), lines.shape[1])]
+        b = [inverse.ravel() + rows]
+        bad = [count_index + rows for count_index, c in enumerate(distinct) if int(c) in locked]
+        total = rows + count
+        for axes, _, child_roots in projections:
+            if axis in axes:
+                child = np.moveaxis(child_roots, axes.index(axis), 0).reshape(rows, -1)
+                found, position = np.unique(child, return_inverse=True)
+                a.append(np.repeat(np.arange(rows), child.shape[1]))
+                b.append(position.ravel() + total)
+                bad += [i + total for i, c in enumerate(found) if int(c) in locked]
+                total += len(found)
+        _, component = _components(total, np.concatenate(a), np.concatenate(b))
+        free = set(component[:rows]) - set(component[bad])
+        return (bool(free) and axis in grid.batch_axes, len(free))
+
+    # -- extents --------------------------------------------------------------------------------------------------
+
+    def line(self, ref: AxisRef) -> Array | None:
+        """Class of every index of an axis, or ``None`` where the axis keeps its length whatever is cut."""
+        for system, axis in sorted(ref.systems, key=lambda pair: len(varying(pair[0]))):
+            own = varying(system)
+            classes = self.of[compressed(system, own).numpy()]
+            rows = np.moveaxis(classes, own.index(axis), 0).reshape(ref.size, -1)
+            if rows.shape[1] == 1 or bool((rows == rows[:, :1]).all()):
+                return rows[:, 0]
+        return None

@@ -1,0 +1,89 @@
+"""Label tensors: which unit does every element of a tensor belong to?
+
+A *label* is a positive integer that stands for one index of one parameter axis; 0 stands for "fixed". A *system* is an
+integer tensor of the same shape as the tensor it describes, with stride 0 along every axis on which it is constant, so
+a system of a (1, 256, 56, 56) activation takes 256 numbers. A tensor may have several systems: in an MLP-mixer an
+element belongs to a channel and to a hidden token at once, and it disappears when either of them does.
+
+Because a system is an ordinary tensor, an operation that only moves data is replayed on it with the very same call,
+and PyTorch computes the index map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is known of one tensor.
+
+    Attributes:
+        systems: label tensors, each of the tensor's own shape; empty where no axis can be cut.
+        is_weight: computed from parameters alone (so a contraction with it is a layer, not attention).
+        is_uniform: the same constant everywhere (``zeros``, ``ones``), so it fits any size.
+    """
+
+    systems: tuple[Tensor, ...] = ()
+    is_weight: bool = False
+    is_uniform: bool = False
+
+
+FIXED = Labels()
+UNIFORM = Labels(is_uniform=True)
+
+
+def varying(system: Tensor) -> tuple[int, ...]:
+    """The axes along which a system is not constant."""
+    return tuple([i for i, (n, s) in enumerate(zip(system.shape, system.stride())) if s != 0 and n > 1])
+
+
+def compressed(system: Tensor, axes: Sequence[int]) -> Tensor:
+    """The system with every axis but ``axes`` (ascending) reduced to its first index: shape ``[size of each axis]``."""
+    keep = set(axes)
+    for axis in range(system.dim() - 1, -1, -1):
+        if axis not in keep:
+            system = system.select(axis, 0)
+    return system
+
+
+def narrowed(system: Tensor, touched: Sequence[int]) -> Tensor:
+    """The system with size 1 on every constant axis that is not ``touched``: what a copying move has to work on."""
+    moves = {a % system.dim() for a in touched} if system.dim() else set()
+    live = set(varying(system)) | moves
+    for axis in range(system.dim()):
+        if axis not in live and system.shape[axis] > 1:
+            system = system.narrow(axis, 0, 1)
+    return system
+
+
+def settle(system: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+    """Give a system its final shape and stride 0 along every axis on which it turned out to be constant."""
+    shape = system.shape if shape is None else shape
+    for axis in varying(system):
+        first = system.narrow(axis, 0, 1)
+        if bool((system == first).all()):
+            system = first
+    return system.expand(tuple(shape))
+
+
+def along(axis: int, shape: Sequence[int], labels: Tensor) -> Tensor:
+    """A system of the given shape that varies along one axis only."""
+    view = [1] * len(shape)
+    view[axis] = shape[axis]
+    return labels.view(view).expand(tuple(shape))
+
+
+def size_of(shape: Sequence[int], axes: Sequence[int]) -> int:
+    """The number of elements that the given axes span."""
+    return math.prod(shape[a] for a in axes)
+
+
+def fresh(start: int, count: int) -> Tensor:
+    """``count`` new labels from ``start`` on."""
+    return torch.arange(start, start + count, dtype=torch.int64)

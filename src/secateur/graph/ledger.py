@@ -1,0 +1,282 @@
+"""The ledger: everything that a trace writes down while labels meet, and the three ways in which they can meet.
+
+``meet`` ties what a pointwise operation brings together, ``reduce`` follows what a sum leaves over, and a contraction
+is a ``meet`` followed by a ``reduce``. Every rule of ``rules.py`` is made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from secateur.graph.labels import Labels, compressed, fresh, varying
+
+
+@dataclass(frozen=True)
+class ParameterAxis:
+    """One axis of one parameter or buffer; its labels are ``start .. start + size - 1``."""
+
+    tensor: str
+    axis: int
+    start: int
+    size: int
+
+
+@dataclass
+class Grid:
+    """Labels laid out over several axes of one activation.
+
+    What is kept of them must stay rectangular, so units are removed along one axis of the grid and tied along all
+    others. ``projections`` are the labels of some of its axes alone, which came up where the others were summed or
+    met. Axes of the grid are counted from 0 here, whatever axes of the activation they were.
+    """
+
+    system: Tensor
+    axes: tuple[int, ...]
+    projections: list[tuple[tuple[int, ...], Tensor]] = field(default_factory=list)
+    batch_axes: set[int] = field(default_factory=set)
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of shape ``[size of each axis]``."""
+        return compressed(self.system, self.axes)
+
+
+@dataclass(frozen=True)
+class AxisRef:
+    """One axis of an activation or of a contraction, as far as it can be cut: its systems and where it lies in them."""
+
+    size: int
+    systems: tuple[tuple[Tensor, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Term:
+    """Multiply-accumulates of one contraction: ``coefficient * product of the axes' extents``."""
+
+    module: str
+    coefficient: int
+    axes: tuple[AxisRef, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """An operation that reads across labelled elements, so a masked model must tell it which of them count.
+
+    Attributes:
+        module: path of the module whose code ran it.
+        op: name of the ATen operation.
+        ordinal: how many operations of that name this module had run before.
+        argument: position of the tensor argument.
+        systems: its label systems.
+    """
+
+    module: str
+    op: str
+    ordinal: int
+    argument: int
+    systems: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A size that a module holds as a Python integer: ``module.attribute`` is ``factor`` times an axis's extent."""
+
+    module: str
+    attribute: str
+    axis: AxisRef
+    factor: int = 1
+    index: int | None = None
+
+
+#: Reason of locks that go without saying: nobody expects to cut a 3x3 kernel to 2x3.
+KERNEL = "the taps of a kernel"
+
+
+class Ledger:
+    """What a trace writes down. Label 0 is fixed; fresh labels are handed out by :meth:`take`."""
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.axes: list[ParameterAxis] = []
+        self.roles: dict[int, set[str]] = {}
+        self.ties: list[tuple[Tensor, Tensor]] = []
+        self.locks: list[tuple[Tensor, str]] = []
+        self.grids: dict[tuple, Grid] = {}
+        self.terms: list[Term] = []
+        self.sites: list[Site] = []
+        self.literals: list[Literal] = []
+        self._projected: dict[tuple, tuple[Tensor, Tensor]] = {}
+
+    # -- labels ---------------------------------------------------------------------------------------------------
+
+    def take(self, count: int) -> Tensor:
+        """``count`` labels that nothing bears yet."""
+        labels = fresh(self.count, count)
+        self.count += count
+        return labels
+
+    def tie(self, a: Tensor, b: Tensor, reason: str) -> None:
+        """Elements that lie on one another share their fate. ``a`` and ``b`` have the same shape."""
+        if a.data_ptr() == b.data_ptr() and a.stride() == b.stride():
+            return
+        a, b = a.reshape(-1), b.reshape(-1)
+        self.ties.append((a, b))
+        for one, other in ((a, b), (b, a)):
+            met = one[other == 0]
+            if met.numel() and bool(met.any()):
+                self.lock(met, reason)
+
+    def lock(self, labels: Tensor, reason: str) -> None:
+        """These labels cannot be removed."""
+        self.locks.append((labels.reshape(-1), reason))
+
+    def lock_systems(self, systems: Iterable[Tensor], reason: str) -> None:
+        """Nothing that these systems describe can be removed."""
+        for system in systems:
+            self.lock(compressed(system, varying(system)), reason)
+
+    # -- grids ----------------------------------------------------------------------------------------------------
+
+    def grid(self, system: Tensor, axes: tuple[int, ...] | None = None) -> Grid:
+        """Note that the labels of ``system`` lie on several axes, or find the note."""
+        axes = varying(system) if axes is None else axes
+        key = (system.data_ptr(), *[(system.shape[a], system.stride(a)) for a in axes])
+        found = self.grids.get(key)
+        if found is None:
+            found = self.grids[key] = Grid(system, axes)
+        return found
+
+    def project(self, system: Tensor, axes: tuple[int, ...], batch: bool = False) -> Tensor:
+        """The labels of ``axes`` alone: index ``i`` lives as long as any label of the system at ``i`` does.
+
+        Args:
+            system: a system that varies along ``axes`` and maybe along others.
+            axes: ascending.
+            batch: the axes stay separate in a product of two activations, so they are the natural unit (heads).
+        """
+        own = varying(system)
+        if axes == own:
+            return system
+        grid = self.grid(system, own)
+        if batch and len(axes) == 1:
+            grid.batch_axes.add(own.index(axes[0]))
+        key = (system.data_ptr(), system.shape, system.stride(), axes)
+        if key not in self._projected:
+            size = [system.shape[a] if a in axes else 1 for a in range(system.dim())]
+            count = 1
+            for n in size:
+                count *= n
+            labels = self.take(count).view(size).expand(system.shape)
+            grid.projections.append((tuple(own.index(a) for a in axes), compressed(labels, axes)))
+            if len(axes) > 1:
+                self.grid(labels)
+            self._projected[key] = (labels, system)
+        return self._projected[key][0]
+
+    # -- the three ways of meeting --------------------------------------------------------------------------------
+
+    def meet(
+        self, operands: Sequence[tuple[Labels, Sequence[int]]], shape: Sequence[int], where: str, batch: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Tie what a pointwise operation brings together; operands broadcast from the right.
+
+        Args:
+            operands: labels and shape of each operand.
+            shape: shape of the result.
+            where: names the operation in the reason of a lock.
+            batch: see :meth:`project`.
+
+        Returns:
+            The systems of the result.
+        """
+        shape = tuple(shape)
+        result: list[Tensor] | None = None
+        result_fixed: set[int] = set()
+        for labels, own in operands:
+            if labels.is_uniform:
+                continue
+            lead = len(shape) - len(own)
+            wide = {lead + i for i, n in enumerate(own) if n > 1}
+            systems = [s.expand(shape) for s in labels.systems]
+            spans = [set(varying(s)) for s in systems]
+            fixed = wide.difference(*spans) if spans else wide
+            if result is None:
+                result, result_fixed = systems, fixed
+                continue
+            result_spans = [set(varying(s)) for s in result]
+            for s, span in zip(result, result_spans):
+                for t, other in zip(systems, spans):
+                    common = tuple(sorted(span & other))
+                    if common:
+                        a = compressed(self.project(s, common, batch), common)
+                        b = compressed(self.project(t, common, batch), common)
+                        self.tie(a, b, f"meets a fixed axis in {where}")
+            self._meet_fixed(result, result_spans, fixed, where)
+            self._meet_fixed(systems, spans, result_fixed, where)
+            merged = list(result)
+            for t, other in zip(systems, spans):
+                if any(other <= span for span in result_spans):
+                    continue
+                merged = [s for s in merged if not set(varying(s)) <= other]
+                merged.append(t)
+            result = merged
+            covered = {a for s in result for a in varying(s)}
+            result_fixed = (result_fixed | wide) - covered
+        return tuple(result or ())
+
+    def _meet_fixed(self, systems: list[Tensor], spans: list[set[int]], fixed: set[int], where: str) -> None:
+        for s, span in zip(systems, spans):
+            common = tuple(sorted(span & fixed))
+            if common:
+                self.lock(compressed(self.project(s, common), common), f"meets a fixed axis in {where}")
+
+    def reduce(self, systems: Iterable[Tensor], axes: Iterable[int], keepdim: bool, batch: bool = False) -> tuple:
+        """What a sum over ``axes`` leaves over of the systems."""
+        gone = set(axes)
+        left = []
+        for system in systems:
+            own = varying(system)
+            rest = tuple(a for a in own if a not in gone)
+            if not rest:
+                continue
+            if len(rest) < len(own):
+                system = self.project(system, rest, batch)
+            for axis in sorted(gone, reverse=True):
+                system = system.narrow(axis, 0, 1) if keepdim else system.select(axis, 0)
+            left.append(system)
+        return tuple(left)
+
+    def contract(
+        self, a: Labels, a_shape: Sequence[int], b: Labels, b_shape: Sequence[int], module: str, where: str, scale: int
+    ) -> tuple[Tensor, ...]:
+        """A sum of products over the last axis of the common iteration space, which both operands broadcast to.
+
+        ``scale`` multiplies the number of multiply-accumulates (positions and kernel taps that carry no label).
+        """
+        shape = torch.broadcast_shapes(tuple(a_shape), tuple(b_shape))
+        batch = not (a.is_weight or b.is_weight)
+        for operand in (a, b):
+            if operand.is_weight:
+                self._note_roles(operand, len(shape) - 1, len(shape))
+        systems = self.meet([(a, a_shape), (b, b_shape)], shape, where, batch)
+        refs = tuple(self.axis(systems, i, n) for i, n in enumerate(shape) if n > 1)
+        self.terms.append(Term(module, scale, refs))
+        return self.reduce(systems, [len(shape) - 1], keepdim=False, batch=batch)
+
+    def _note_roles(self, weight: Labels, contracted: int, dims: int) -> None:
+        for system in weight.systems:
+            own = varying(system)
+            last = contracted - (dims - system.dim())
+            role = "in" if own == (last,) else "out"
+            sample = int(compressed(system, own).reshape(-1).max()) if own else 0
+            if sample:
+                self.roles.setdefault(sample, set()).add(role)
+
+    @staticmethod
+    def axis(systems: Iterable[Tensor], index: int, size: int) -> AxisRef:
+        """A handle on one axis of a tensor that ``systems`` describe."""
+        return AxisRef(size, tuple((s, index) for s in systems if index in varying(s)))

@@ -1,0 +1,76 @@
+"""Sizes that modules remember as Python integers, and how they follow a cut.
+
+The layers of ``torch.nn`` remember the sizes of their own parameters; those are read off the new parameters. Everything
+else (a number of groups, of heads, a width written into a ``view``) is a :class:`Literal`: an attribute bound to an axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from secateur.graph.ledger import ParameterAxis
+
+
+def slices(axes: Iterable[ParameterAxis], alive: np.ndarray) -> dict[str, dict[int, np.ndarray]]:
+    """For every tensor that shrinks, the indices that stay on each shrinking axis."""
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for axis in axes:
+        here = alive[axis.start : axis.start + axis.size]
+        if not here.all():
+            found.setdefault(axis.tensor, {})[axis.axis] = np.flatnonzero(here)
+    return found
+
+
+def write(module: nn.Module, attribute: str, value: int, index: int | None = None) -> None:
+    """Set an integer attribute, or one entry of a tuple of integers; what the module does not have is left alone."""
+    current = getattr(module, attribute, None)
+    if current is None:
+        return
+    if index is None:
+        if isinstance(current, int):
+            setattr(module, attribute, value)
+    elif isinstance(current, (tuple, list)):
+        entries = list(current)
+        entries[index] = value
+        setattr(module, attribute, type(current)(entries))
+
+
+def read(module: nn.Module, old: int) -> list[tuple[str, int | None]]:
+    """Every integer attribute, or entry of a tuple attribute, that equals ``old``."""
+    found: list[tuple[str, int | None]] = []
+    for name, value in vars(module).items():
+        if isinstance(value, int) and not isinstance(value, bool) and value == old:
+            found.append((name, None))
+        elif isinstance(value, (tuple, list)) and not name.startswith("_"):
+            found += [(name, i) for i, v in enumerate(value) if type(v) is int and v == old]
+    return found
+
+
+def follow_parameters(model: nn.Module, changed: Mapping[str, Any] | Iterable[str]) -> None:
+    """Bring the size attributes of ``torch.nn`` layers in line with the parameters they now hold."""
+    for path in {name.rpartition(".")[0] for name in changed}:
+        module = model.get_submodule(path)
+        if isinstance(module, nn.Linear):
+            module.out_features, module.in_features = module.weight.shape
+        elif isinstance(module, _ConvTransposeNd):
+            module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+        elif isinstance(module, _ConvNd):
+            module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+        elif isinstance(module, _NormBase):
+            vector = module.weight if module.weight is not None else module.running_mean
+            if vector is not None:
+                module.num_features = len(vector)
+        elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+            module.num_channels = len(module.weight)
+        elif isinstance(module, nn.Embedding):
+            module.num_embeddings, module.embedding_dim = module.weight.shape
+        elif isinstance(module, nn.PReLU):
+            module.num_parameters = module.weight.numel()
+        elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+            module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]

@@ -1,0 +1,189 @@
+"""``trace``: a model and example inputs become a :class:`PruningGraph`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from secateur._errors import UsageError
+from secateur.graph.capture import Capture, capture
+from secateur.graph.classes import Classes
+from secateur.graph.cost import Cost, Polynomial
+from secateur.graph.groups import Group, build_groups
+from secateur.graph.ledger import AxisRef
+from secateur.graph.probe import probe
+
+
+class PruningGraph:
+    """Who is tied to whom in one model.
+
+    Attributes:
+        model: the traced model; never changed.
+        groups: every width, those that cannot be cut included (``locked``, with the ``reason``).
+        warnings: what the reader should know of how the trace was made.
+    """
+
+    def __init__(self, model: nn.Module, recorded: Capture, classes: Classes, literals: Sequence[Any]):
+        self.model = model
+        self._capture = recorded
+        self.classes = classes
+        self.literals = tuple(literals)
+        self.warnings: list[str] = []
+        ledger = recorded.ledger
+        refs = [ref for term in ledger.terms for ref in term.axes if ref.systems]
+        self.groups, self._group_of = build_groups(ledger, classes, refs)
+        self._by_name = {g.name: k for k, g in enumerate(self.groups)}
+        self._polynomial, self._module_terms = self._build_polynomial()
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def prunable(self) -> list[Group]:
+        """The groups that can be cut."""
+        return [g for g in self.groups if not g.locked and g.width > 1]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The dense width of every group that can be cut."""
+        return {g.name: g.width for g in self.prunable}
+
+    def __getitem__(self, name: str) -> Group:
+        return self.groups[self._by_name[name]]
+
+    def cost(self, widths: Mapping[str, Any] | Tensor | None = None) -> Cost:
+        """Cost of one forward pass on the example inputs.
+
+        Args:
+            widths: width of each group by name (those not named stay whole), or a tensor of shape
+                ``[len(graph.prunable)]``; the cost is differentiable in it. ``None`` is the dense model.
+
+        Raises:
+            UsageError: a name is not a group that can be cut.
+        """
+        dense = np.array([g.width for g in self.groups], dtype=np.float64)
+        if widths is None:
+            return self._polynomial.cost(dense)
+        places = [k for k, g in enumerate(self.groups) if not g.locked and g.width > 1]
+        if isinstance(widths, Tensor):
+            import torch
+
+            full = torch.as_tensor(dense, device=widths.device)
+            return self._polynomial.cost(full.index_put((torch.tensor(places),), widths.to(full.dtype)))
+        wrong = [name for name in widths if name not in self._by_name]
+        if wrong:
+            raise UsageError(f"no such group: {', '.join(wrong)}\ngroups: {', '.join(self._by_name)}")
+        if any(isinstance(w, Tensor) for w in widths.values()):
+            import torch
+
+            values = [widths.get(self.groups[k].name, self.groups[k].width) for k in places]
+            return self.cost(torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in values]))
+        for name, width in widths.items():
+            dense[self._by_name[name]] = width
+        return self._polynomial.cost(dense)
+
+    def module_macs(self) -> dict[str, int]:
+        """Multiply-accumulates of the dense model by the path of the module that spends them."""
+        dense = np.array([g.width for g in self.groups], dtype=np.float64)
+        extents = self._polynomial._fixed + self._polynomial._matrix @ dense
+        found: dict[str, int] = {}
+        for module, coefficient, axes in self._module_terms:
+            found[module] = found.get(module, 0) + round(coefficient * float(np.prod(extents[list(axes)])))
+        return found
+
+    # -- axes -----------------------------------------------------------------------------------------------------
+
+    def _build_polynomial(self) -> tuple[Polynomial, list[tuple[str, int, tuple[int, ...]]]]:
+        """Extents of every axis that matters, and the terms over them."""
+        ledger, classes = self._capture.ledger, self.classes
+        rows: list[np.ndarray] = []
+        fixed: list[float] = []
+        known: dict[bytes, int] = {}
+        per_class_width = np.zeros(len(self.groups))
+        for k, g in enumerate(self.groups):
+            per_class_width[k] = g.width
+
+        def row(line: np.ndarray) -> int:
+            key = line.tobytes()
+            if key not in known:
+                owner = self._group_of[line]
+                counts = np.bincount(owner[owner >= 0], minlength=len(self.groups)).astype(np.float64)
+                rows.append(counts / np.maximum(per_class_width, 1))
+                fixed.append(float((owner < 0).sum()))
+                known[key] = len(rows) - 1
+            return known[key]
+
+        macs, by_module = [], []
+        for term in ledger.terms:
+            coefficient, axes = term.coefficient, []
+            for ref in term.axes:
+                line = classes.line(ref)
+                if line is None:
+                    coefficient *= ref.size
+                else:
+                    axes.append(row(line))
+            macs.append((coefficient, tuple(axes)))
+            by_module.append((term.module, coefficient, tuple(axes)))
+        by_name: dict[str, list[int]] = {}
+        for axis in ledger.axes:
+            by_name.setdefault(axis.tensor, []).append(row(classes.of[axis.start : axis.start + axis.size]))
+        params = [(1, tuple(by_name.get(name, ()))) for name, p in self.model.named_parameters() if p.numel()]
+        matrix = np.stack(rows) if rows else np.zeros((0, len(self.groups)))
+        return Polynomial(matrix, np.array(fixed), {"macs": macs, "params": params}), by_module
+
+    # -- what a choice of units means -------------------------------------------------------------------------------
+
+    def alive(self, keep: Mapping[str, Sequence[int]]) -> np.ndarray:
+        """Which labels live if of every named group only the given units are kept; shape ``[labels]``."""
+        dead = np.zeros(int(self.classes.of.max()) + 1, dtype=bool)
+        for name, units in keep.items():
+            group = self[name]
+            gone = np.setdiff1d(np.arange(group.width), np.asarray(units, dtype=np.int64))
+            member = group.members[0]
+            start = next(
+                a.start for a in self._capture.ledger.axes if a.tensor == member.tensor and a.axis == member.axis
+            )
+            dead[self.classes.of[start + member.positions[gone, 0]]] = True
+        return ~dead[self.classes.of]
+
+    def extent(self, ref: AxisRef, alive: np.ndarray) -> int:
+        """How many indices of an axis live."""
+        line = self.classes.line(ref)
+        if line is None:
+            return ref.size
+        class_alive = np.ones(int(self.classes.of.max()) + 1, dtype=bool)
+        class_alive[self.classes.of[~alive]] = False
+        return int(class_alive[line].sum())
+
+    def __str__(self) -> str:
+        from secateur.graph.table import table
+
+        return table(self)
+
+
+def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
+    """Find out which channels, heads and features of a model are tied together.
+
+    The model runs once on the meta device (nothing is computed, nothing of it is changed), with integer labels
+    following every activation; see the README in this folder.
+
+    Args:
+        model: any ``nn.Module``, in training or evaluation mode, on any device.
+        example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+
+    Returns:
+        The graph; ``print(graph)`` is a table.
+
+    Raises:
+        InputError: the model does not run on the example inputs.
+    """
+    recorded = capture(model, example_inputs)
+    classes, literals = probe(recorded)
+    graph = PruningGraph(model, recorded, classes, literals)
+    if model.training:
+        graph.warnings.append("the model is in training mode; it was traced in evaluation mode and left as it was")
+    if not recorded.on_meta:
+        graph.warnings.append("the forward looks at values, so it was traced on the example inputs themselves")
+    return graph
