@@ -45,8 +45,9 @@ def fit(
     """Train ``model`` in place and leave it on the device that it was trained on.
 
     With a ``checkpoint_dir`` each epoch ends with a checkpoint (one file, the last good one, replaced in one step),
-    and a call that finds one goes on from it: on one machine and on the CPU the interrupted and continued run equals
-    the uninterrupted one bit for bit. CUDA kernels promise that only under ``torch.use_deterministic_algorithms``.
+    and a call that finds one goes on from it: in one process on the CPU the interrupted and continued run equals the
+    uninterrupted one bit for bit. CUDA kernels promise that only under ``torch.use_deterministic_algorithms``, and of
+    several processes all go on with the random state of the first.
 
     Args:
         train_loader: an iterable of ``(x, y)`` batches, run through once an epoch. ``set_epoch(epoch)`` is called
@@ -92,10 +93,12 @@ def fit(
                 scheduler.step()
                 hook_calls.call(run.hooks, "on_epoch_end", model, epoch)
                 record = run.evaluated(record, eval_fn)
-                history = History((*history.records, record))
+                grown = History((*history.records, record))
                 if checkpoint_dir is not None and accelerator.is_main_process:
-                    checkpoint.write(checkpoint_dir, saved, history)
+                    checkpoint.write(checkpoint_dir, saved, grown)
                 accelerator.wait_for_everyone()
+                # Only now: an interrupt while writing must not speak of a checkpoint that is not there.
+                history = grown
                 if log is not None:
                     log(record)
     except KeyboardInterrupt:
