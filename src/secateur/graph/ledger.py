@@ -71,6 +71,7 @@ class Site:
         op: name of the ATen operation.
         ordinal: how many operations of that name this module had run before.
         argument: position of the tensor argument.
+        dims: the axes that it reads across.
         systems: its label systems.
     """
 
@@ -78,6 +79,7 @@ class Site:
     op: str
     ordinal: int
     argument: int
+    dims: tuple[int, ...]
     systems: tuple[Tensor, ...]
 
 

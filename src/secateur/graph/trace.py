@@ -28,11 +28,10 @@ class PruningGraph:
 
     def __init__(self, model: nn.Module, recorded: Capture, classes: Classes, literals: Sequence[Any]):
         self.model = model
-        self._capture = recorded
         self.classes = classes
         self.literals = tuple(literals)
         self.warnings: list[str] = []
-        ledger = recorded.ledger
+        self.ledger = ledger = recorded.ledger
         refs = [ref for term in ledger.terms for ref in term.axes if ref.systems]
         self.groups, self._group_of = build_groups(ledger, classes, refs)
         self._by_name = {g.name: k for k, g in enumerate(self.groups)}
@@ -97,7 +96,7 @@ class PruningGraph:
 
     def _build_polynomial(self) -> tuple[Polynomial, list[tuple[str, int, tuple[int, ...]]]]:
         """Extents of every axis that matters, and the terms over them."""
-        ledger, classes = self._capture.ledger, self.classes
+        ledger, classes = self.ledger, self.classes
         rows: list[np.ndarray] = []
         fixed: list[float] = []
         known: dict[bytes, int] = {}
@@ -143,7 +142,7 @@ class PruningGraph:
             gone = np.setdiff1d(np.arange(group.width), np.asarray(units, dtype=np.int64))
             member = group.members[0]
             start = next(
-                a.start for a in self._capture.ledger.axes if a.tensor == member.tensor and a.axis == member.axis
+                a.start for a in self.ledger.axes if a.tensor == member.tensor and a.axis == member.axis
             )
             dead[self.classes.of[start + member.positions[gone, 0]]] = True
         return ~dead[self.classes.of]

@@ -1,0 +1,247 @@
+"""The plan: which units stay, per group, and why.
+
+A plan is the only thing that passes between judging and cutting. It is frozen, it is plain JSON on disk, and it is
+complete: it says for every tensor which indices stay, for every module which remembered sizes change, and for every
+operation that reads across units which of them count, so that neither ``cut`` nor ``mask`` has to trace again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from secateur._errors import FileError, PlanError
+from secateur.graph import PruningGraph, sizes
+from secateur.graph.labels import compressed, varying
+from secateur.graph.ledger import Site
+
+SCHEMA = 1
+
+
+def to_runs(indices: Sequence[int]) -> str:
+    """Ascending indices as text: ``0-15,18,20-31``."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = int(i)
+        else:
+            runs.append([int(i), int(i)])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def from_runs(text: str) -> tuple[int, ...]:
+    """The indices that :func:`to_runs` wrote."""
+    found: list[int] = []
+    for run in filter(None, text.split(",")):
+        first, _, last = run.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What stays of one group; ``keep`` holds unit numbers in ascending order, as :func:`to_runs` text."""
+
+    name: str
+    kind: str
+    width: int
+    keep: str
+    members: tuple[str, ...] = ()
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        return from_runs(self.keep)
+
+    @property
+    def kept(self) -> int:
+        return len(self.units)
+
+
+@dataclass(frozen=True)
+class Size:
+    """``module.attribute`` (or one entry of it) becomes ``value``."""
+
+    module: str
+    attribute: str
+    index: int | None
+    value: int
+
+
+@dataclass(frozen=True)
+class Read:
+    """An operation of the masked model that must not see removed units.
+
+    ``alive`` are the flat indices, as :func:`to_runs` text, of what counts in a mask of shape ``shape``, which
+    broadcasts to the operation's argument.
+    """
+
+    module: str
+    op: str
+    ordinal: int
+    argument: int
+    shape: tuple[int, ...]
+    alive: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which units stay, and everything that follows from it.
+
+    Attributes:
+        fingerprint: of the model that the plan was made for.
+        groups: every group that can be cut, also those that stay whole.
+        slices: per tensor, per shrinking axis, the indices that stay (:func:`to_runs` text).
+        sizes: remembered sizes that change.
+        reads: see :class:`Read`.
+        why: method, budget, costs: whatever explains the choice.
+    """
+
+    fingerprint: str
+    groups: tuple[GroupPlan, ...]
+    slices: Mapping[str, Mapping[int, str]]
+    sizes: tuple[Size, ...] = ()
+    reads: tuple[Read, ...] = ()
+    why: Mapping[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Kept width of every group."""
+        return {g.name: g.kept for g in self.groups}
+
+    @property
+    def keep(self) -> dict[str, tuple[int, ...]]:
+        """Kept units of every group."""
+        return {g.name: g.units for g in self.groups}
+
+    def explain(self, **why: Any) -> Plan:
+        """The same plan with more said about why."""
+        return replace(self, why={**self.why, **why})
+
+    def to_json(self) -> str:
+        """The plan as JSON text."""
+        data = asdict(self)
+        data["slices"] = {t: {str(a): runs for a, runs in axes.items()} for t, axes in self.slices.items()}
+        return json.dumps(data, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            FileError: the text is not a plan, or one of a newer version.
+        """
+        try:
+            data = json.loads(text)
+            schema = data["schema"]
+            if schema > SCHEMA:
+                raise FileError(f"the plan has schema {schema}, this version reads up to {SCHEMA}: update secateur")
+            return cls(
+                fingerprint=data["fingerprint"],
+                groups=tuple(GroupPlan(**{**g, "members": tuple(g["members"])}) for g in data["groups"]),
+                slices={t: {int(a): runs for a, runs in axes.items()} for t, axes in data["slices"].items()},
+                sizes=tuple(Size(**s) for s in data["sizes"]),
+                reads=tuple(Read(**{**r, "shape": tuple(r["shape"])}) for r in data["reads"]),
+                why=data["why"],
+                schema=schema,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileError(f"not a plan: {type(error).__name__}: {error}") from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of the names and shapes of everything in the model, and of its class."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda pair: pair[0]):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def check_fingerprint(model: nn.Module, plan: Plan) -> None:
+    """Refuse a plan that was made for another model, or one that was applied already.
+
+    Raises:
+        PlanError: with the first few tensors that do not fit.
+    """
+    if fingerprint(model) == plan.fingerprint:
+        return
+    already = getattr(model, "secateur_plan", None)
+    if isinstance(already, Plan):
+        raise PlanError("this model was cut already\napply a plan to the dense model that it was made for")
+    shapes = {name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    missing = [name for name in plan.slices if name not in shapes]
+    text = f"\nthe plan names tensors that the model lacks: {', '.join(missing[:5])}" if missing else ""
+    raise PlanError(
+        f"the plan was made for another model (fingerprint {plan.fingerprint}, this one has {fingerprint(model)})"
+        f"{text}\nbuild the model with the same arguments as when it was traced, or trace it again"
+    )
+
+
+def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any) -> Plan:
+    """Work out everything that follows from keeping the given units.
+
+    Args:
+        keep: units to keep per group name; groups not named stay whole.
+        why: explanation to store.
+
+    Raises:
+        PlanError: a group that does not exist or cannot be cut, a unit out of range, or nothing left of a group.
+    """
+    free = {g.name: g for g in graph.prunable}
+    problems = []
+    for name, units in keep.items():
+        if name not in free:
+            known = any(g.name == name for g in graph.groups)
+            problems.append(f"{name}: locked, {graph[name].reason}" if known else f"{name}: no such group")
+        elif not len(units):
+            problems.append(f"{name}: nothing would be left of it; keep at least one unit")
+        elif min(units) < 0 or max(units) >= free[name].width or len(set(units)) != len(units):
+            problems.append(f"{name}: units must be different numbers from 0 to {free[name].width - 1}")
+    if problems:
+        raise PlanError("this cannot be cut:\n" + "\n".join(problems))
+    chosen = {name: sorted(int(u) for u in keep.get(name, range(g.width))) for name, g in free.items()}
+    alive = graph.alive({name: units for name, units in chosen.items() if len(units) < free[name].width})
+    ledger = graph.ledger
+    names = dict([*graph.model.named_parameters(), *graph.model.named_buffers()])
+    slices = {
+        tensor: {axis: to_runs(kept.tolist()) for axis, kept in axes.items()}
+        for tensor, axes in sizes.slices(ledger.axes, alive).items()
+        if tensor in names
+    }
+    changed = {}
+    for literal in graph.literals:
+        extent = graph.extent(literal.axis, alive)
+        if extent != literal.axis.size:
+            key = (literal.module, literal.attribute, literal.index)
+            changed[key] = Size(*key, extent * literal.factor)
+    reads = tuple(read for site in ledger.sites if (read := _read(site, alive)) is not None)
+    groups = tuple(
+        GroupPlan(g.name, g.kind, g.width, to_runs(chosen[g.name]), tuple(str(m) for m in g.members))
+        for g in graph.prunable
+    )
+    return Plan(fingerprint(graph.model), groups, slices, tuple(changed.values()), reads, dict(why))
+
+
+def _read(site: Site, alive: np.ndarray) -> Read | None:
+    """What counts at a site, or ``None`` where nothing that is removed meets anything that stays."""
+    mask: np.ndarray | None = None
+    for system in site.systems:
+        own = varying(system)
+        here = alive[compressed(system, own).numpy()]
+        shape = [system.shape[a] if a in own else 1 for a in range(system.dim())]
+        here = here.reshape(shape)
+        mask = here if mask is None else mask & here
+    if mask is None or mask.all():
+        return None
+    dims = tuple(d for d in site.dims if d < mask.ndim)
+    some, every = mask.any(axis=dims), mask.all(axis=dims)
+    if bool((some == every).all()):
+        return None
+    flat = np.flatnonzero(mask)
+    return Read(site.module, site.op, site.ordinal, site.argument, mask.shape, to_runs(flat.tolist()))

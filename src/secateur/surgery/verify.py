@@ -1,0 +1,101 @@
+"""``verify``: the law. In float64 the cut model must equal the masked model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from secateur._errors import VerifyError
+from secateur.graph.capture import as_call, copy_with, map_tensors
+from secateur.graph.rules import tensors
+from secateur.surgery.cut import cut
+from secateur.surgery.mask import mask
+from secateur.surgery.plan import Plan
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The result of comparing the cut model with the masked one.
+
+    Attributes:
+        max_error: largest difference of any output number, relative to the largest output number of its tensor.
+        exact: ``max_error <= 1e-9``.
+        outputs: number of output numbers compared.
+        dtype: the precision of the comparison.
+    """
+
+    max_error: float
+    exact: bool
+    outputs: int
+    dtype: str = "float64"
+
+    def __str__(self) -> str:
+        verdict = "exact" if self.exact else "NOT EXACT"
+        return f"{verdict}: cut and masked model differ by at most {self.max_error:.1e} ({self.dtype})"
+
+    def require(self) -> Verification:
+        """Return self, or refuse.
+
+        Raises:
+            VerifyError: the cut is not exact.
+        """
+        if not self.exact:
+            raise VerifyError(
+                f"the cut model is not the masked model: they differ by {self.max_error:.3g} (allowed: {TOLERANCE:g})\n"
+                "the smaller model is wrong and was not handed out\n"
+                "protect the groups that are cut wrongly (protect=...), and please report the architecture"
+            )
+        return self
+
+
+def in_double(model: nn.Module) -> nn.Module:
+    """A float64 copy in evaluation mode."""
+    return copy_with(model, lambda _, t: t.double() if t.is_floating_point() else t.clone()).eval()
+
+
+def _lively(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Float inputs in float64; those that are the same everywhere would test nothing and become random."""
+    if not tensor.is_floating_point():
+        return tensor
+    if tensor.numel() > 1 and bool((tensor != tensor.reshape(-1)[0]).any()):
+        return tensor.detach().double()
+    return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+
+
+def verify(model: nn.Module, plan: Plan, example_inputs: Any) -> Verification:
+    """Compare the cut model with the masked one in float64.
+
+    Args:
+        model: the dense model.
+        plan: made for it.
+        example_inputs: as for ``trace``; constant tensors are replaced by random ones.
+
+    Raises:
+        PlanError: the plan was made for another model.
+    """
+    dense = in_double(model)
+    generator = torch.Generator().manual_seed(0)
+    args, kwargs = map_tensors(as_call(example_inputs), lambda t: _lively(t, generator))
+    with torch.no_grad():
+        want = list(_outputs(mask(dense, plan)(*args, **kwargs)))
+        got = list(_outputs(cut(dense, plan)(*args, **kwargs)))
+    worst, count = 0.0, 0
+    if len(want) != len(got):
+        return Verification(float("inf"), False, len(got))
+    for a, b in zip(want, got):
+        if a.shape != b.shape or not bool(torch.isfinite(b).all()):
+            return Verification(float("inf"), False, count)
+        scale = float(a.abs().max()) if a.numel() else 0.0
+        error = float((a - b).abs().max()) if a.numel() else 0.0
+        worst = max(worst, error / scale if scale else error)
+        count += a.numel()
+    return Verification(worst, worst <= TOLERANCE, count)
+
+
+def _outputs(output: Any) -> Any:
+    return tensors(output if isinstance(output, (Tensor, list, tuple, dict)) else dict(vars(output)))
