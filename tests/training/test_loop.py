@@ -183,3 +183,16 @@ def test_what_cannot_be_trained_is_said(toy, blobs):
         fit(toy(), blobs, TrainConfig(mixed_precision="fp16"), device="cpu")
     with pytest.raises(UsageError, match="is not here"):
         fit(toy(), blobs, CONFIG, device="mps")
+
+
+def test_inputs_may_be_nested(blobs):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(96, 4)
+
+        def forward(self, batch):
+            return self.head(torch.cat([batch["left"].flatten(1), batch["right"].flatten(1)], 1))
+
+    batches = [({"left": x, "right": -x}, y) for x, y in blobs]
+    assert fit(Two(), batches, CONFIG, device="cpu")[2].train_accuracy > 0.8

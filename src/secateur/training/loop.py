@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +124,12 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.plain_optimiser = build_optimiser(self.config, self.trained)
-        self.optimiser: Any = self.accelerator.prepare_optimizer(self.plain_optimiser)
+        # Accelerate's optimiser is there for the loss scaler; its step looks for installed packages each time, which
+        # on a small network takes longer than the step.
+        scaled = self.accelerator.scaler is not None
+        self.optimiser: Any = (
+            self.accelerator.prepare_optimizer(self.plain_optimiser) if scaled else self.plain_optimiser
+        )
         # In one process preparing would only patch model.forward; the autocast below does the same without a trace.
         alone = self.accelerator.num_processes == 1
         self.callee: nn.Module = self.model if alone else self.accelerator.prepare_model(self.model)
@@ -179,14 +185,11 @@ class _Run:
         return EpochRecord(record.epoch, record.lr, record.train_loss, record.train_accuracy, record.seconds, metrics)
 
     def _step(self, x: Any, y: Any, meter: Meter, check: Callable[[], None]) -> None:
-        from accelerate.utils import send_to_device
-
-        device = self.accelerator.device
-        x, y = send_to_device((x, y), device, non_blocking=True)
+        x, y = _moved(x, self.accelerator.device), _moved(y, self.accelerator.device)
         if self.config.channels_last and isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         self.optimiser.zero_grad(set_to_none=True)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast() if self.config.mixed_precision != "no" else nullcontext():
             loss, logits = self.objective(self.callee, x, y)
             for term in hook_calls.regularisers(self.hooks, self.model):
                 loss = loss + term
@@ -221,6 +224,15 @@ def _cross_entropy(config: TrainConfig) -> Objective:
         return F.cross_entropy(logits, y, label_smoothing=config.label_smoothing), logits
 
     return objective
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    # For nested inputs only: it searches for installed packages on every call, longer than a small step takes.
+    from accelerate.utils import send_to_device
+
+    return send_to_device(value, device, non_blocking=True)
 
 
 def _hits(logits: Tensor | None, y: Any) -> Tensor | None:
