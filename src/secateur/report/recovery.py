@@ -1,0 +1,129 @@
+"""The recovery curve: quality by epoch, each cut as a vertical line, the dense network as a horizontal one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+from secateur.card import Card, is_fraction
+from secateur.report import units
+from secateur.report.figure import Figure, Sheet
+from secateur.report.palette import NEUTRAL
+
+_MAX_LABELS = 4
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point: ``x`` is the epoch since the start of the run, ``epoch`` as it was recorded."""
+
+    x: float
+    stage: str
+    epoch: float
+    value: float | None
+    event: str | None
+
+
+def curve_quality(card: Card) -> str | None:
+    """The quality to draw: the first of the dense network's that the history holds, else the loss."""
+    for name in (*sorted(card.dense.quality, key=lambda n: n != "accuracy"), "accuracy", "loss"):
+        if any(point.value(name) is not None for point in card.history):
+            return name
+    return None
+
+
+def curve_points(card: Card, name: str) -> tuple[CurvePoint, ...]:
+    """The history on one axis of epochs, whether or not the count restarts with a stage."""
+    points: list[CurvePoint] = []
+    offset = 0.0
+    before = None
+    for point in card.history:
+        if before is not None and point.stage != before.stage and point.epoch < before.epoch:
+            offset += before.epoch
+        points.append(CurvePoint(offset + point.epoch, point.stage, point.epoch, point.value(name), point.event))
+        before = point
+    return tuple(points)
+
+
+def recovery_figure(card: Card, colour: str) -> Figure | None:
+    """The chart, or None for a card without a history."""
+    name = curve_quality(card)
+    if name is None:
+        return None
+    points = curve_points(card, name)
+    cuts = [p for p in points if p.event == "cut"]
+    last = next(p for p in reversed(points) if p.value is not None)
+    word = units.spoken(name)
+    alt = (
+        f"Line of {word} over {points[-1].x:g} epochs with {len(cuts)} cut{'' if len(cuts) == 1 else 's'}, "
+        f"ending at {units.quality(name, last.value)}"
+    )
+    if name in card.dense.quality:
+        alt += f"; the dense network stands at {units.quality(name, card.dense.quality[name])}"
+    sheet = Sheet(
+        ("epoch since start", "stage", "epoch as recorded", name, "event"),
+        tuple((p.x, p.stage, p.epoch, p.value, p.event) for p in points),
+    )
+    return Figure("recovery", "Recovery", f"{alt}.", _draw(card, name, points, colour), sheet, 380)
+
+
+def _draw(card: Card, name: str, points: tuple[CurvePoint, ...], colour: str) -> dict:
+    import plotly.graph_objects as go
+
+    scale = 100 if is_fraction(name) else 1
+    seen = [p for p in points if p.value is not None]
+    hover = [
+        f"<b>{escape(units.quality(name, p.value))}</b><br>{escape(p.stage)}, epoch {p.epoch:g}"
+        + (f"<br>{escape(p.event)}" if p.event else "")
+        for p in seen
+    ]
+    figure = go.Figure(layout={"template": {}})
+    figure.add_scatter(
+        x=[p.x for p in seen], y=[scale * p.value for p in seen if p.value is not None], mode="lines+markers",
+        line={"color": colour, "width": 2.5}, marker={"size": 6}, customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>", cliponaxis=False,
+    )  # fmt: skip
+    _cut_lines(figure, [p.x for p in points if p.event == "cut"])
+    last = seen[-1]
+    assert last.value is not None
+    dense = card.dense.quality.get(name)
+    # The label goes to the side of the curve's end on which the baseline is not.
+    below = dense is not None and dense >= last.value
+    figure.add_annotation(
+        x=last.x, y=scale * last.value, xanchor="right", yanchor="top" if below else "bottom", showarrow=False,
+        yshift=-10 if below else 10, text=f"<b>{escape(card.method)} {units.quality(name, last.value)}</b>",
+        font={"color": colour, "size": 13},
+    )  # fmt: skip
+    if dense is not None:
+        figure.add_hline(
+            y=scale * dense, line={"color": NEUTRAL, "width": 1.5, "dash": "dash"},
+            annotation={
+                "text": f"dense {units.quality(name, dense)}", "font": {"size": 13}, "xanchor": "right",
+                "yanchor": "bottom" if below or dense >= last.value else "top",
+            },
+        )  # fmt: skip
+    unit = " (%)" if is_fraction(name) else ""
+    figure.update_layout(
+        height=380, showlegend=False, margin={"l": 8, "r": 20, "t": 34, "b": 52},
+        xaxis={
+            "title": {"text": f"epoch since the start of the run (n = {len(seen)} measurements)"},
+            "fixedrange": True, "zeroline": False, "rangemode": "tozero",
+        },
+        yaxis={
+            "title": {"text": f"{escape(units.spoken(name))}{unit}, one run, seed {card.seed}"},
+            "fixedrange": True, "zeroline": False, "automargin": True,
+        },
+    )  # fmt: skip
+    return figure.to_plotly_json()
+
+
+def _cut_lines(figure, cuts: list[float]) -> None:
+    for index, x in enumerate(cuts):
+        text = "cut" if len(cuts) == 1 else f"cut {index + 1}"
+        if len(cuts) > _MAX_LABELS:
+            text = f"{len(cuts)} cuts" if index == 0 else ""
+        figure.add_vline(
+            x=x, line={"color": NEUTRAL, "width": 1.5},
+            annotation={"text": text, "yref": "paper", "y": 1, "yanchor": "bottom", "xanchor": "center",
+                        "font": {"size": 12}},
+        )  # fmt: skip
