@@ -1,0 +1,11 @@
+"""Plans, and the only code that touches weights."""
+
+from secateur.surgery.cut import cut as cut
+from secateur.surgery.mask import Masked as Masked
+from secateur.surgery.mask import mask as mask
+from secateur.surgery.optimizer import rebuild_optimizer as rebuild_optimizer
+from secateur.surgery.plan import GroupPlan as GroupPlan
+from secateur.surgery.plan import Plan as Plan
+from secateur.surgery.plan import make_plan as make_plan
+from secateur.surgery.verify import Verification as Verification
+from secateur.surgery.verify import verify as verify
