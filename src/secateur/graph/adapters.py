@@ -31,7 +31,7 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
 
     scale: float
 
-    def forward(  # noqa: D102 - the contract is that of nn.MultiheadAttention
+    def forward(
         self,
         query: Tensor,
         key: Tensor,

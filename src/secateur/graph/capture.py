@@ -191,7 +191,9 @@ class Run(TorchDispatchMode):
         wanted = set(dims)
         crossed = tuple(s for s in systems if wanted & set(varying(s)))
         if crossed:
-            self.ledger.sites.append(Site(self.module, self._name, self._ordinal, argument, tuple(sorted(wanted)), crossed))
+            self.ledger.sites.append(
+                Site(self.module, self._name, self._ordinal, argument, tuple(sorted(wanted)), crossed)
+            )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}

@@ -74,7 +74,7 @@ def argument(func: Any, args: tuple, kwargs: dict, name: str, default: Any = Non
     return default
 
 
-# -- unknown ------------------------------------------------------------------------------------------------------------
+# -- unknown -------------------------------------------------------------------------------------------------------
 
 
 def unknown(run, func, args, kwargs, out) -> None:
@@ -84,7 +84,7 @@ def unknown(run, func, args, kwargs, out) -> None:
         run.ledger.lock_systems(reached, f"reaches {run.where(func)}, an operation without a rule{run.source()}")
 
 
-# -- moves --------------------------------------------------------------------------------------------------------------
+# -- moves ---------------------------------------------------------------------------------------------------------
 
 
 @rule("detach", "alias", "clone", "contiguous", "_to_copy", "lift_fresh", "to", "positive", "tril", "triu")
@@ -270,7 +270,7 @@ def as_strided(run, func, args, kwargs, out) -> None:
     unknown(run, func, args, kwargs, out)
 
 
-# -- look-ups -----------------------------------------------------------------------------------------------------------
+# -- look-ups 
 
 
 @rule("embedding")
@@ -306,7 +306,7 @@ def index(run, func, args, kwargs, out) -> None:
     run.set(out, Labels(tuple(systems), labels.is_weight))
 
 
-# -- factories ----------------------------------------------------------------------------------------------------------
+# -- factories -----------------------------------------------------------------------------------------------------
 
 
 @rule("zeros", "ones", "full", "empty", "scalar_tensor", "new_zeros", "new_ones", "new_full", "new_empty")
@@ -316,12 +316,14 @@ def factory(run, func, args, kwargs, out) -> None:
         run.set(out, UNIFORM)
 
 
-@rule("arange", "linspace", "eye", "tril_indices", "triu_indices", "sym_size", "is_same_size", "size", "stride", "numel")
+@rule(
+    "arange", "linspace", "eye", "tril_indices", "triu_indices", "sym_size", "is_same_size", "size", "stride", "numel"
+)
 def constant(run, func, args, kwargs, out) -> None:
     """A constant that is not the same everywhere: nothing is known of it, and nothing reached it."""
 
 
-# -- combinations -------------------------------------------------------------------------------------------------------
+# -- combinations --------------------------------------------------------------------------------------------------
 
 
 @rule("native_dropout", "dropout", "masked_fill", "where", "threshold", "relu6", "_prelu_kernel", "rrelu_with_noise")
@@ -385,7 +387,7 @@ def ordered(run, func, args, kwargs, out) -> None:
     return None
 
 
-# -- contractions -------------------------------------------------------------------------------------------------------
+# -- contractions --------------------------------------------------------------------------------------------------
 
 
 def _lift(labels: Labels, change: Callable[[Tensor], Tensor]) -> Labels:
@@ -517,7 +519,7 @@ def _on_channels(labels: Labels, shape: torch.Size, channel: int) -> Labels:
     return _lift(labels, lambda s: s.view(-1, *tail) if s.stride(0) else s.reshape(-1, *tail))
 
 
-# -- norms --------------------------------------------------------------------------------------------------------------
+# -- norms ---------------------------------------------------------------------------------------------------------
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
@@ -571,11 +573,11 @@ def group_norm(run, func, args, kwargs, out) -> None:
     run.set(y, Labels(systems))
 
 
-# -- operations over positions ------------------------------------------------------------------------------------------
+# -- operations over positions -------------------------------------------------------------------------------------
 
 _SPATIAL = {
-    1: "avg_pool1d max_pool1d_with_indices adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest1d upsample_linear1d "
-    "reflection_pad1d replication_pad1d _upsample_nearest_exact1d max_pool1d",
+    1: "avg_pool1d max_pool1d_with_indices adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest1d "
+    "upsample_linear1d reflection_pad1d replication_pad1d _upsample_nearest_exact1d max_pool1d",
     2: "avg_pool2d max_pool2d_with_indices _adaptive_avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d max_pool2d "
     "upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
     "_upsample_bicubic2d_aa reflection_pad2d replication_pad2d grid_sampler_2d fractional_max_pool2d",

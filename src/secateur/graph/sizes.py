@@ -1,7 +1,7 @@
 """Sizes that modules remember as Python integers, and how they follow a cut.
 
 The layers of ``torch.nn`` remember the sizes of their own parameters; those are read off the new parameters. Everything
-else (a number of groups, of heads, a width written into a ``view``) is a :class:`Literal`: an attribute bound to an axis.
+else (a number of groups, of heads, a width written into a ``view``) is a :class:`Literal`: an attribute and its axis.
 """
 
 from __future__ import annotations

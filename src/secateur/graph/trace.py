@@ -141,9 +141,7 @@ class PruningGraph:
             group = self[name]
             gone = np.setdiff1d(np.arange(group.width), np.asarray(units, dtype=np.int64))
             member = group.members[0]
-            start = next(
-                a.start for a in self.ledger.axes if a.tensor == member.tensor and a.axis == member.axis
-            )
+            start = next(a.start for a in self.ledger.axes if a.tensor == member.tensor and a.axis == member.axis)
             dead[self.classes.of[start + member.positions[gone, 0]]] = True
         return ~dead[self.classes.of]
 

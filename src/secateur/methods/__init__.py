@@ -1,0 +1,13 @@
+"""One paper, one file, one line here."""
+
+from secateur.methods.l1 import L1
+from secateur.methods.protocol import Evidence as Evidence
+from secateur.methods.protocol import Method as Method
+from secateur.methods.protocol import find as find
+
+REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (L1,)}
+
+
+def methods() -> dict[str, str]:
+    """The name of every method with one line about it."""
+    return {name: cls.summary for name, cls in REGISTRY.items()}

@@ -65,7 +65,9 @@ class Masked(nn.Module):
             output = self.model(*args, **kwargs)
         missed = set(self._reads) - correct.met
         if missed:
-            raise VerifyError(f"the masked model took another path than the traced one: {sorted(missed)[0]} did not run")
+            raise VerifyError(
+                f"the masked model took another path than the traced one: {sorted(missed)[0]} did not run"
+            )
         return output
 
 
