@@ -270,7 +270,7 @@ def as_strided(run, func, args, kwargs, out) -> None:
     unknown(run, func, args, kwargs, out)
 
 
-# -- look-ups 
+# -- look-ups
 
 
 @rule("embedding")

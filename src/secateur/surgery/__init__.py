@@ -1,6 +1,8 @@
 """Plans, and the only code that touches weights."""
 
 from secateur.surgery.cut import cut as cut
+from secateur.surgery.files import load as load
+from secateur.surgery.files import save as save
 from secateur.surgery.mask import Masked as Masked
 from secateur.surgery.mask import mask as mask
 from secateur.surgery.optimizer import rebuild_optimizer as rebuild_optimizer
