@@ -1,0 +1,1 @@
+"""Benchmarks of Secateur beside its peers; run from the root of the repository."""
