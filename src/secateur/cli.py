@@ -102,7 +102,7 @@ def prune(
             f"{model!r} has no weights yet: pass --weights FILE.safetensors, --pretrained, "
             "or --train EPOCHS to train it first"
         )
-    config = TrainConfig(epochs=train or base_epochs, lr=lr, batch_size=batch_size, seed=seed)
+    config = TrainConfig(epochs=train or base_epochs, lr=lr, batch_size=batch_size, channels_last=True, seed=seed)
     bench = set_up(
         model,
         data,

@@ -25,7 +25,15 @@ DENSE_EPOCHS, FINETUNE_EPOCHS = 12, 6
 def tell(out: Path, seed: int = 0, quiet: bool = False) -> Card:
     """Train a small ResNet, prune it to half its MACs, prove it, recover it, and set scratch training beside it."""
     console = Console(quiet=quiet)
-    config = TrainConfig(epochs=DENSE_EPOCHS, lr=0.05, batch_size=64, weight_decay=5e-4, schedule="cosine", seed=seed)
+    config = TrainConfig(
+        epochs=DENSE_EPOCHS,
+        lr=0.05,
+        batch_size=64,
+        weight_decay=5e-4,
+        schedule="cosine",
+        channels_last=True,
+        seed=seed,
+    )
     bench = set_up(MODEL, DATA, batch_size=config.batch_size, seed=seed)
     console.print(f"1. training {MODEL} on {DATA} ({len(bench.data.train):,} images, {DENSE_EPOCHS} epochs)")
     train_dense(bench, config, out, progress=not quiet)

@@ -176,6 +176,7 @@ def prune(
     latency = _latency(model, small, example_inputs, latency_runs, run)
     after_cut = {k: v.clone() for k, v in small.state_dict().items()} if compare else {}
     recovered = _recover(small, recover, config, dense_macs, macs, epochs, train_data, run, seed)
+    quality = cut_quality if recover == "none" else run.quality(small)
     comparisons = []
     for name in compare:
         twin = cut(model, plan)
@@ -204,7 +205,7 @@ def prune(
         dense=Measurement(
             dense_macs, plan.why["dense_params"], model_bytes(model), latency.get("dense"), dense_quality
         ),
-        pruned=Measurement(macs, plan.why["params"], model_bytes(small), latency.get("pruned"), run.quality(small)),
+        pruned=Measurement(macs, plan.why["params"], model_bytes(small), latency.get("pruned"), quality),
         exactness=Exactness(check.max_error, check.exact, check.dtype),
         hardware=hardware(),
         versions={k: v for k, v in versions().items() if v is not None},
@@ -272,10 +273,6 @@ def _recover(
         if fallback:
             run.notes.append(f"{name}: {len(fallback)} bare parameters were re-initialised by the fallback rule")
     if todo.config.epochs:
-
-        def after_epoch(record: Any) -> None:
-            run.point(name, record.epoch, record.metrics, loss=record.train_loss)
-
         folder = None if run.out is None else run.out / "checkpoints" / name
         history: History = fit(
             small,
@@ -286,7 +283,7 @@ def _recover(
             progress=run.progress,
         )
         for record in history:
-            after_epoch(record)
+            run.point(name, record.epoch + 1, record.metrics, loss=record.train_loss)
     small.eval()
     return Recovery(name, todo.config.epochs, {} if name == "none" else _settings(todo.config))
 

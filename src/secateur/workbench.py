@@ -14,7 +14,7 @@ from secateur.data import DataSplits, Loader, load, loader
 from secateur.models import build, default_input_shape
 from secateur.training import TrainConfig, fit
 
-_EVALUATION_BATCH = 250
+_EVALUATION_BATCH = 100
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,15 @@ class ModuleStack:
             handle.remove()
 
 
-class Run(TorchDispatchMode):
+class Dispatch(TorchDispatchMode):
+    """A dispatch mode that PyTorch does not wrap for its compiler: that would import the compiler (over a second)."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class Run(Dispatch):
     """The dispatch mode under which the skeleton runs; rules read and write labels through it."""
 
     def __init__(self, ledger: Ledger, stack: ModuleStack):

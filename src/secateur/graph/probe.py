@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.graph import sizes
-from secateur.graph.capture import Capture, ModuleStack, Operation, copy_with, plain_attention
+from secateur.graph.capture import Capture, Dispatch, ModuleStack, Operation, copy_with, plain_attention
 from secateur.graph.classes import Classes
 from secateur.graph.groups import Group, build_groups
 from secateur.graph.labels import compressed, varying
@@ -40,7 +39,7 @@ class _Disagreement(Exception):
     pass
 
 
-class _Check(TorchDispatchMode):
+class _Check(Dispatch):
     """Compares the shape of every labelled result with what the labels say."""
 
     def __init__(self, recorded: Capture, classes: Classes, class_alive: np.ndarray):

@@ -44,7 +44,11 @@ def evaluate(model: nn.Module, loader: Iterable[Any], device: torch.device | str
     with evaluation_mode(model), torch.inference_mode():
         for x, y in loader:
             y = y.to(target, non_blocking=True)
-            logits: Tensor = model(x.to(target, non_blocking=True))
+            x = x.to(target, non_blocking=True)
+            if x.dim() == 4:
+                # Channels last is up to twice as fast for convolutions on a CPU, and other layers do not mind.
+                x = x.contiguous(memory_format=torch.channels_last)
+            logits: Tensor = model(x)
             loss += F.cross_entropy(logits.float(), y, reduction="sum")
             correct += (logits.argmax(1) == y).sum()
             items += y.numel()

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur._errors import VerifyError
 from secateur.graph.adapters import adapt
-from secateur.graph.capture import ModuleStack, copy_with, plain_attention
+from secateur.graph.capture import Dispatch, ModuleStack, copy_with, plain_attention
 from secateur.graph.rules import argument, axes_of
 from secateur.surgery.plan import Plan, Read, check_fingerprint, from_runs
 
@@ -71,7 +70,7 @@ class Masked(nn.Module):
         return output
 
 
-class _Correct(TorchDispatchMode):
+class _Correct(Dispatch):
     def __init__(self, stack: ModuleStack, reads: dict[tuple[str, str, int], Read]):
         super().__init__()
         self.stack, self.reads = stack, reads
