@@ -114,6 +114,17 @@ def plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Label tensors are small: waking threads for them costs more than it saves, far more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class ModuleStack:
     """Whose code is running? Hooks on every module of one model keep the answer in :attr:`path`."""
 

@@ -135,9 +135,9 @@ def build_groups(ledger: Ledger, classes: Classes, others: list[AxisRef]) -> tup
     for g, found in members.items():
         lead = next((m for m in found if m[1] == "out"), found[0])
         name = lead[0].tensor.rpartition(".")[0] or lead[0].tensor
-        if lead[0].tensor.endswith("in_proj_weight") or name in taken:
-            name = name if name not in taken else f"{name}#{taken[name] + 1}"
-        taken[name.partition("#")[0]] = taken.get(name.partition("#")[0], 0) + 1
+        name = f"{name} input" if lead[1] == "in" else name
+        taken[name] = taken.get(name, 0) + 1
+        name = name if taken[name] == 1 else f"{name}#{taken[name]}"
         first = int(order[g][0])
         index[g] = len(groups)
         groups.append(

@@ -12,7 +12,7 @@ and PyTorch computes the index map.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,3 +87,14 @@ def size_of(shape: Sequence[int], axes: Sequence[int]) -> int:
 def fresh(start: int, count: int) -> Tensor:
     """``count`` new labels from ``start`` on."""
     return torch.arange(start, start + count, dtype=torch.int64)
+
+
+def lift(labels: Labels, change: Callable[[Tensor], Tensor]) -> Labels:
+    """The same labels with every system reshaped."""
+    return Labels(tuple(change(s) for s in labels.systems), labels.is_weight, labels.is_uniform)
+
+
+def on_channels(labels: Labels, shape: Sequence[int], channel: int) -> Labels:
+    """Labels of a vector of one entry per channel, shaped to broadcast over the axes behind the channels."""
+    tail = (1,) * (len(shape) - channel - 1)
+    return lift(labels, lambda s: s.view(-1, *tail) if s.stride(0) else s.reshape(-1, *tail))

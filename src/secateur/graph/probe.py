@@ -7,7 +7,6 @@ old value is bound to the axis (a *literal*), and what cannot be mended that way
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,27 +167,31 @@ class Prober:
 
     def _mend(self, failure: Failure) -> bool:
         """Bind an attribute that holds the old size; true if that carries the dry run past the failure."""
-        operation = self.recorded.operations[failure.index]
-        path = operation.module
-        while True:
-            for attribute, index, axis in self._candidates(operation, path):
-                proposal = [*self.literals]
-                for twin in self._alike(operation):
-                    up = len(operation.module.split(".")) - len(path.split(".")) if path != operation.module else 0
-                    owner = twin.module
-                    for _ in range(up):
-                        owner = owner.rpartition(".")[0]
-                    owner = path if up and path == "" else owner
-                    shape, systems = twin.shapes[0], twin.outputs[0]
-                    if axis < len(shape) and (ref := self.recorded.ledger.axis(systems, axis, shape[axis])).systems:
-                        proposal.append(Literal(owner, attribute, ref, index=index))
-                found = [self.dry_run(seed, proposal)[0] for seed in (0, 1)]
-                if all(f is None or f.index > failure.index for f in found):
-                    self.literals = proposal
-                    return True
-            if not path:
-                return False
-            path = path.rpartition(".")[0]
+        # A reshape is refused before the copy in front of it runs, so the culprit may be a little further on.
+        module = self.recorded.operations[failure.index].module
+        for operation in self.recorded.operations[failure.index : failure.index + 3]:
+            path = operation.module if operation.module == module else None
+            while path is not None:
+                for attribute, index, axis in self._candidates(operation, path):
+                    proposal = [*self.literals, *self._bound(operation, path, attribute, index, axis)]
+                    found = [self.dry_run(seed, proposal)[0] for seed in (0, 1)]
+                    if all(f is None or f.index > failure.index for f in found):
+                        self.literals = proposal
+                        return True
+                path = path.rpartition(".")[0] if path else None
+        return False
+
+    def _bound(self, operation: Operation, path: str, attribute: str, index: int | None, axis: int) -> list[Literal]:
+        """The attribute bound to the axis, in every module where the same line of code runs."""
+        up = len(operation.module.split(".")) - len(path.split(".")) if path else None
+        found = []
+        for twin in self._alike(operation):
+            owner = "" if up is None else twin.module.rsplit(".", up)[0] if up else twin.module
+            if axis < len(twin.shapes[0]):
+                ref = self.recorded.ledger.axis(twin.outputs[0], axis, twin.shapes[0][axis])
+                if ref.systems:
+                    found.append(Literal(owner, attribute, ref, index=index))
+        return found
 
     def _candidates(self, operation: Operation, path: str) -> list[tuple[str, int | None, int]]:
         """Attributes of a module that hold the old size of an axis of the operation's result."""
@@ -209,7 +212,6 @@ class Prober:
     def _lock(self, failure: Failure) -> None:
         """Lock the nearest thing that is still free: the operation's labels, its module's inputs, its parameters, …"""
         operation = self.recorded.operations[failure.index]
-        reason = f"{type(self).__name__}"
         where = f"{self._types[operation.module].__name__} [{failure.line}]" if failure.line else operation.module
         reason = f"the code of {where} does not follow a cut: {failure.what}"
         twins = self._alike(operation)
@@ -248,5 +250,4 @@ class Prober:
 
 def probe(recorded: Capture) -> tuple[Classes, list[Literal]]:
     """Classes whose cuts the model's code follows, and the attributes that have to follow with them."""
-    with contextlib.nullcontext():
-        return Prober(recorded).run()
+    return Prober(recorded).run()

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from secateur._errors import UsageError
-from secateur.graph.capture import Capture, capture
+from secateur.graph.capture import Capture, capture, one_thread
 from secateur.graph.classes import Classes
 from secateur.graph.cost import Cost, Polynomial
 from secateur.graph.groups import Group, build_groups
@@ -176,8 +176,9 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
     Raises:
         InputError: the model does not run on the example inputs.
     """
-    recorded = capture(model, example_inputs)
-    classes, literals = probe(recorded)
+    with one_thread():
+        recorded = capture(model, example_inputs)
+        classes, literals = probe(recorded)
     graph = PruningGraph(model, recorded, classes, literals)
     if model.training:
         graph.warnings.append("the model is in training mode; it was traced in evaluation mode and left as it was")

@@ -1,0 +1,84 @@
+"""Operations that bring elements together: pointwise ones, reductions, and the constants they may meet."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from secateur.graph.labels import UNIFORM, Labels, varying
+from secateur.graph.rules.registry import POINTWISE, argument, axes_of, rule, tensors
+
+
+@rule("zeros", "ones", "full", "empty", "scalar_tensor", "new_zeros", "new_ones", "new_full", "new_empty")
+@rule("zeros_like", "ones_like", "full_like", "empty_like", "empty_strided", "new_empty_strided", "zero", "fill")
+def factory(run, func, args, kwargs, out) -> None:
+    if not run.labels(out).systems:
+        run.set(out, UNIFORM)
+
+
+@rule(
+    "arange", "linspace", "eye", "tril_indices", "triu_indices", "sym_size", "is_same_size", "size", "stride", "numel"
+)
+def constant(run, func, args, kwargs, out) -> None:
+    """A constant that is not the same everywhere: nothing is known of it, and nothing reached it."""
+
+
+@rule(POINTWISE)
+@rule("native_dropout", "dropout", "masked_fill", "where", "threshold", "relu6", "_prelu_kernel", "rrelu_with_noise")
+@rule("hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "silu", "mish", "gelu", "elu", "softplus", "celu", "selu")
+@rule("hardshrink", "softshrink", "log_sigmoid_forward", "relu", "clamp", "clamp_min", "clamp_max", "logit", "pow")
+@rule("lerp", "addcmul", "addcdiv", "sub", "rsub", "bernoulli")
+def pointwise(run, func, args, kwargs, out) -> None:
+    """Elements that meet are tied."""
+    inputs = list(tensors((args, kwargs)))
+    labels = [run.labels(t) for t in inputs]
+    outs = list(tensors(out))
+    weight, uniform = all(own.is_weight for own in labels), all(own.is_uniform for own in labels)
+    systems: tuple[Tensor, ...] = ()
+    if any(own.systems for own in labels):
+        systems = run.ledger.meet([(own, t.shape) for own, t in zip(labels, inputs)], outs[0].shape, run.where(func))
+        if inputs and outs[0] is inputs[0] and not labels[0].systems and inputs[0]._is_view():
+            run.ledger.lock_systems(systems, f"written into a part of another tensor in {run.where(func)}")
+            return
+    result = Labels(systems, weight, uniform)
+    for t in outs:
+        run.set(t, result)
+
+
+@rule("sum", "mean", "amax", "amin", "var", "std", "var_mean", "std_mean", "logsumexp", "prod", "any", "all", "norm")
+@rule("linalg_vector_norm", "nansum")
+def reduction(run, func, args, kwargs, out) -> None:
+    x = args[0]
+    labels = run.labels(x)
+    dims = axes_of(argument(func, args, kwargs, "dim"), x.dim())
+    keepdim = bool(argument(func, args, kwargs, "keepdim", False))
+    run.reads(func, 0, labels.systems, dims)
+    systems = run.ledger.reduce(labels.systems, dims, keepdim)
+    for t in tensors(out):
+        run.set(t, Labels(systems, labels.is_weight))
+
+
+@rule("_softmax", "_log_softmax", "_safe_softmax", "softmax", "log_softmax")
+def softmax(run, func, args, kwargs, out) -> None:
+    labels = run.labels(args[0])
+    run.reads(func, 0, labels.systems, axes_of(args[1], args[0].dim()))
+    run.set(out, labels)
+
+
+@rule("cumsum", "argmax", "argmin", "sort", "topk", "max", "min", "cumprod", "logcumsumexp")
+def ordered(run, func, args, kwargs, out) -> None:
+    """Order along an axis matters here, so that axis is locked; the others pass."""
+    labels = run.labels(args[0])
+    if len(args) > 1 and isinstance(args[1], Tensor):
+        return pointwise(run, func, args, kwargs, out)
+    dim = argument(func, args, kwargs, "dim")
+    dims = axes_of(dim, args[0].dim())
+    for system in labels.systems:
+        if set(dims) & set(varying(system)):
+            run.ledger.lock_systems([system], f"ordered along this axis in {run.where(func)}")
+    left = [s for s in labels.systems if not set(dims) & set(varying(s))]
+    for t in tensors(out):
+        if t.dim() == args[0].dim():
+            run.set(t, Labels(tuple(s.narrow(dims[0], 0, 1).expand(t.shape) for s in left)))
+        elif t.dim() == args[0].dim() - 1:
+            run.set(t, Labels(tuple(s.select(dims[0], 0) for s in left)))
+    return None

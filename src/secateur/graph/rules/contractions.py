@@ -1,0 +1,132 @@
+"""Sums of products: matrix products and convolutions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from secateur.graph.labels import Labels, lift, on_channels, settle, varying
+from secateur.graph.ledger import KERNEL, Literal
+from secateur.graph.rules.registry import argument, rule
+
+
+def _product(run, func, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+    """``a @ b`` for ``a`` (..., n, k) and ``b`` (..., k, m) of equal leading shape; both at least two-dimensional."""
+    la = lift(run.labels(a), lambda s: s.unsqueeze(-2))
+    lb = lift(run.labels(b), lambda s: s.transpose(-1, -2).unsqueeze(-3))
+    a_shape = (*a.shape[:-1], 1, a.shape[-1])
+    b_shape = (*b.shape[:-2], 1, b.shape[-1], b.shape[-2])
+    if not (la.is_weight or lb.is_weight):
+        run.reads(func, 0, run.labels(a).systems, [a.dim() - 1])
+    return run.ledger.contract(la, a_shape, lb, b_shape, run.module, run.where(func), 1)
+
+
+@rule("mm", "bmm", "matmul")
+def product(run, func, args, kwargs, out) -> None:
+    a, b = args[0], args[1]
+    both = run.labels(a).is_weight and run.labels(b).is_weight
+    run.set(out, Labels(_product(run, func, a, b), both))
+
+
+@rule("addmm", "baddbmm", "_addmm_activation")
+def affine(run, func, args, kwargs, out) -> None:
+    bias, a, b = args[:3]
+    systems = _product(run, func, a, b)
+    product_labels = Labels(systems)
+    operands = [(product_labels, out.shape), (run.labels(bias), bias.shape)]
+    run.set(out, Labels(run.ledger.meet(operands, out.shape, run.where(func))))
+
+
+@rule("linear")
+def linear(run, func, args, kwargs, out) -> None:
+    x, weight = args[:2]
+    la = lift(run.labels(x), lambda s: s.unsqueeze(-2))
+    lb = run.labels(weight)
+    shape = (*x.shape[:-1], 1, x.shape[-1])
+    systems = run.ledger.contract(la, shape, lb, weight.shape, run.module, run.where(func), 1)
+    bias = args[2] if len(args) > 2 else None
+    if bias is not None:
+        operands = [(Labels(systems), out.shape), (run.labels(bias), bias.shape)]
+        systems = run.ledger.meet(operands, out.shape, run.where(func))
+    run.set(out, Labels(systems))
+
+
+@rule("mv", "dot", "vdot", "addmv")
+def vector_product(run, func, args, kwargs, out) -> None:
+    bias, a, b = args if func.overloadpacket.__name__ == "addmv" else (None, *args[:2])
+    shape = torch.broadcast_shapes(a.shape, b.shape)
+    la, lb = run.labels(a), run.labels(b)
+    systems = run.ledger.contract(la, a.shape, lb, b.shape, run.module, run.where(func), 1)
+    if bias is not None:
+        operands = [(Labels(systems), shape[:-1]), (run.labels(bias), bias.shape)]
+        systems = run.ledger.meet(operands, shape[:-1], run.where(func))
+    run.set(out, Labels(systems))
+
+
+@rule("convolution", "_convolution", "convolution_overrideable", "mkldnn_convolution", "cudnn_convolution")
+def convolution(run, func, args, kwargs, out) -> None:
+    """Iteration space ``[batch, group, out per group, in per group]``; positions and kernel taps only multiply."""
+    x, weight = args[0], args[1]
+    transposed = bool(argument(func, args, kwargs, "transposed", False))
+    groups = argument(func, args, kwargs, "groups", 1)
+    bias = argument(func, args, kwargs, "bias")
+    where, ledger = run.where(func), run.ledger
+    channel = x.dim() - (weight.dim() - 2) - 1
+    lead = tuple(x.shape[:channel])
+    inner, outer = x.shape[channel] // groups, out.shape[channel] // groups
+
+    def of_input(system: Tensor) -> Tensor | None:
+        own = tuple(a for a in varying(system) if a <= channel)
+        if not own:
+            ledger.lock_systems([system], f"a spatial axis is convolved in {where}")
+            return None
+        system = ledger.project(system, own)
+        while system.dim() > channel + 1:
+            system = system.select(-1, 0)
+        return settle(system.reshape(*lead, groups, 1, inner)) if groups > 1 else system.view(*lead, 1, 1, inner)
+
+    def of_weight(system: Tensor) -> Tensor | None:
+        if any(a > 1 for a in varying(system)):
+            ledger.lock_systems([system], KERNEL)
+            return None
+        while system.dim() > 2:
+            system = system.select(-1, 0)
+        shape = (groups, inner, outer) if transposed else (groups, outer, inner)
+        split_axis = 0
+        if system.stride(split_axis) == 0:
+            flat = system.select(0, 0).expand(*shape) if not transposed else system.select(0, 0).view(1, 1, outer)
+            system = flat.expand(*shape)
+        else:
+            per_group = system.select(1, 0).view(groups, -1)
+            system = per_group.unsqueeze(2).expand(*shape)
+        return (system.transpose(1, 2) if transposed else system).view(*(1,) * len(lead), groups, outer, inner)
+
+    def lifted(labels: Labels, change: Callable[[Tensor], Tensor | None]) -> Labels:
+        found = [change(s) for s in labels.systems]
+        return Labels(tuple(s for s in found if s is not None), labels.is_weight)
+
+    lx, lw = lifted(run.labels(x), of_input), lifted(run.labels(weight), of_weight)
+    positions = x.shape[channel + 1 :] if transposed else out.shape[channel + 1 :]
+    scale = math.prod(positions) * math.prod(weight.shape[2:])
+    x_shape, w_shape = (*lead, groups, 1, inner), (groups, outer, inner)
+    if groups > 1:
+        for system in (*lx.systems, *lw.systems):
+            if len(varying(system)) > 1:
+                ledger.grid(system)
+    systems = ledger.contract(lx, x_shape, lw, w_shape, run.module, where, scale)
+    if groups > 1:
+        ledger.literals.append(Literal(run.module, "groups", ledger.axis(systems, len(lead), groups)))
+    spatial = out.shape[channel + 1 :]
+    result = []
+    for system in systems:
+        flat = system.reshape(*lead, out.shape[channel])
+        flat = settle(flat) if groups > 1 else flat
+        result.append(flat.view(*flat.shape, *(1,) * len(spatial)).expand(out.shape))
+    if bias is not None:
+        vector = on_channels(run.labels(bias), out.shape, channel)
+        shape = (out.shape[channel], *(1,) * len(spatial))
+        result = list(ledger.meet([(Labels(tuple(result)), out.shape), (vector, shape)], out.shape, where))
+    run.set(out, Labels(tuple(result)))

@@ -1,0 +1,196 @@
+"""Operations that only move data: replayed on the label tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.graph.labels import Labels, compressed, narrowed, settle, varying
+from secateur.graph.rules.combinations import pointwise
+from secateur.graph.rules.registry import argument, axes_of, rule, unknown
+
+
+@rule("detach", "alias", "clone", "contiguous", "_to_copy", "lift_fresh", "to", "positive", "tril", "triu")
+def same(run, func, args, kwargs, out) -> None:
+    run.set(out, run.labels(args[0]))
+
+
+def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any) -> None:
+    """Give the results the systems of the one moved tensor."""
+    outs = [out] if isinstance(out, Tensor) else list(out)
+    parts: list[list[Tensor]] = [[] for _ in outs]
+    for system in labels.systems:
+        replayed = replay(system)
+        before = len(varying(system))
+        for into, target, new in zip(parts, outs, [replayed] if isinstance(replayed, Tensor) else replayed):
+            if not new._is_view() or len(varying(new)) > before:
+                new = settle(new, target.shape)
+            own = varying(new)
+            if len(own) > 1 and len(own) > before:
+                run.ledger.grid(new)
+            if own:
+                into.append(new)
+            elif new.numel():
+                # Nothing varies here any more, but a single label may still decide over the whole tensor.
+                run.ledger.lock(new.reshape(-1)[:1], f"a single index is taken in {run.where(func=None)}")
+    for target, systems in zip(outs, parts):
+        run.set(target, Labels(tuple(systems), labels.is_weight, labels.is_uniform))
+
+
+@rule("permute", "transpose", "t", "expand", "squeeze", "unsqueeze", "diagonal", "swapaxes", "movedim", "unfold", "mT")
+@rule("repeat", "flip", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "adjoint")
+def move(run, func, args, kwargs, out) -> None:
+    _moved(run, run.labels(args[0]), lambda s: func(s, *args[1:], **kwargs), out)
+
+
+@rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
+def view(run, func, args, kwargs, out) -> None:
+    _moved(run, run.labels(args[0]), lambda s: s.reshape(out.shape), out)
+
+
+@rule("select", "unbind")
+def select(run, func, args, kwargs, out) -> None:
+    labels = run.labels(args[0])
+    axis = argument(func, args, kwargs, "dim", 0) % max(args[0].dim(), 1)
+    for system in labels.systems:
+        if axis in varying(system):
+            run.ledger.lock(
+                compressed(run.ledger.project(system, (axis,)), (axis,)), f"indexed by number in {run.where(func)}"
+            )
+    _moved(run, labels, lambda s: func(s, *args[1:], **kwargs), out)
+
+
+@rule("slice")
+def slice_(run, func, args, kwargs, out) -> None:
+    labels = run.labels(args[0])
+    axis = argument(func, args, kwargs, "dim", 0) % args[0].dim()
+    step = argument(func, args, kwargs, "step", 1)
+    for system in labels.systems:
+        if step != 1 and axis in varying(system):
+            run.ledger.lock_systems([system], f"strided slice in {run.where(func)}")
+    _moved(run, labels, lambda s: func(s, *args[1:], **kwargs), out)
+
+
+@rule("split", "split_with_sizes", "chunk", "tensor_split")
+def split(run, func, args, kwargs, out) -> None:
+    labels = run.labels(args[0])
+    axis = argument(func, args, kwargs, "dim", 0) % args[0].dim()
+    sizes = {piece.shape[axis] for piece in out}
+    if len(sizes) == 1 and len(out) > 1:
+        # Equal pieces come from a number of pieces, so after a cut they have to be equal again.
+        shape = args[0].shape
+        for system in labels.systems:
+            if axis in varying(system):
+                pieces = settle(system.reshape(*shape[:axis], len(out), -1, *shape[axis + 1 :]))
+                run.ledger.grid(pieces)
+    _moved(run, labels, lambda s: func(s, *args[1:], **kwargs), out)
+
+
+@rule("roll")
+def roll(run, func, args, kwargs, out) -> None:
+    labels = run.labels(args[0])
+    dims = axes_of(args[2] if len(args) > 2 else kwargs.get("dims"), args[0].dim())
+    kept = []
+    for system in labels.systems:
+        if set(dims) & set(varying(system)):
+            run.ledger.lock_systems([system], f"rolled by a fixed number in {run.where(func)}")
+        else:
+            kept.append(system)
+    run.set(out, Labels(tuple(kept), labels.is_weight))
+
+
+@rule("constant_pad_nd")
+def pad(run, func, args, kwargs, out) -> None:
+    x, amounts = args[0], args[1]
+    touched = [x.dim() - 1 - i // 2 for i, n in enumerate(amounts) if n]
+    labels, systems = run.labels(x), []
+    for system in labels.systems:
+        if set(touched) & set(varying(system)):
+            systems.append(settle(torch.constant_pad_nd(system, amounts, 0), out.shape))
+        else:
+            small = narrowed(system, ())
+            systems.append(small.expand(out.shape) if small.numel() else small)
+    run.set(out, Labels(tuple(systems), labels.is_weight))
+
+
+@rule("cat", "concat", "concatenate")
+def cat(run, func, args, kwargs, out) -> None:
+    parts = [p for p in args[0] if p.dim() == out.dim()]
+    axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % max(out.dim(), 1)
+    run.set(out, _joined(run, parts, [run.labels(p) for p in parts], axis, out))
+
+
+@rule("stack")
+def stack(run, func, args, kwargs, out) -> None:
+    axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % out.dim()
+    labels = []
+    for part in args[0]:
+        own = run.labels(part)
+        labels.append(Labels(tuple(s.unsqueeze(axis) for s in own.systems), own.is_weight, own.is_uniform))
+    run.set(out, _joined(run, [p.unsqueeze(axis) for p in args[0]], labels, axis, out))
+
+
+def _joined(run, parts: list[Tensor], labels: list[Labels], axis: int, out: Tensor) -> Labels:
+    """Systems of a concatenation: one that varies along the joined axis, and those of the other axes, tied."""
+    ledger, where = run.ledger, run.where("cat")
+    is_weight = all(own.is_weight for own in labels)
+    if not any(own.systems for own in labels):
+        return Labels((), is_weight)
+    # Systems that do not vary along the joined axis have to agree between the parts.
+    shape = list(out.shape)
+    shape[axis] = 1
+    crossing, operands = [], []
+    for part, own in zip(parts, labels):
+        across = [s for s in own.systems if axis not in varying(s)]
+        crossing.append([s for s in own.systems if axis in varying(s)])
+        covered = {a for s in own.systems for a in varying(s)}
+        flat = [1 if a in covered and not any(a in varying(s) for s in across) else n for a, n in enumerate(part.shape)]
+        flat[axis] = 1
+        operands.append((Labels(tuple(s.narrow(axis, 0, 1) for s in across), is_uniform=own.is_uniform), flat))
+    systems = [s.expand(out.shape) for s in ledger.meet(operands, shape, where)]
+    width = max((len(c) for c in crossing), default=0)
+    for k in range(width):
+        live = set()
+        for c in crossing:
+            if k < len(c):
+                live.update(varying(c[k]))
+        live.add(axis)
+        pieces = []
+        for part, c in zip(parts, crossing):
+            small = [part.shape[a] if a in live else 1 for a in range(out.dim())]
+            if k < len(c):
+                source = c[k]
+                for a in range(out.dim()):
+                    if a not in live:
+                        source = source.narrow(a, 0, 1)
+                pieces.append(source)
+            else:
+                pieces.append(torch.zeros(small, dtype=torch.int64))
+        joined = settle(torch.cat(pieces, axis), out.shape)
+        if len(varying(joined)) > 1 and any(k < len(c) and len(varying(c[k])) < 2 for c in crossing):
+            ledger.grid(joined)
+        systems.append(joined)
+    return Labels(tuple(systems), is_weight)
+
+
+@rule("copy_", "copy")
+def copy(run, func, args, kwargs, out) -> None:
+    target, source = run.labels(args[0]), run.labels(args[1])
+    if not target.systems and source.systems and args[0]._is_view():
+        run.ledger.lock_systems(source.systems, f"written into a part of another tensor in {run.where(func)}")
+        return
+    if not target.systems:
+        run.set(out, Labels(tuple(s.expand(out.shape) for s in source.systems), source.is_weight))
+        return
+    pointwise(run, func, args[:2], {}, out)
+
+
+@rule("as_strided")
+def as_strided(run, func, args, kwargs, out) -> None:
+    """Pooling to one position rewrites strides in place; any other use could mean anything."""
+    if out is args[0]:
+        return
+    unknown(run, func, args, kwargs, out)
