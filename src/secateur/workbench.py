@@ -102,6 +102,7 @@ def set_up(
         num_classes=splits.num_classes,
         in_channels=splits.input_shape[0] if default_input_shape(name) is not None else None,
     )
+    model.eval()
     train = loader(splits.train, batch_size, shuffle=True, seed=seed, augment=splits.augment)
     test = loader(splits.test, _EVALUATION_BATCH, shuffle=False)
     example = splits.test[0][0].unsqueeze(0)
