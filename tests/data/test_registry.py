@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from secateur import data
-from secateur._errors import DataError, UnknownName, UsageError
+from secateur._errors import DataError, FileError, UnknownName, UsageError
 from secateur.data.splits import Split, TensorSplit
 
 
@@ -159,5 +159,5 @@ def test_what_a_file_gets_wrong(file: Path, function: str, error: type[Exception
 
 
 def test_a_file_that_is_not_there(tmp_path: Path):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(FileError, match="does not exist"):
         data.load(f"{tmp_path}/absent.py:pair")

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from secateur._errors import UnknownName, UsageError
+from secateur._user_code import is_user_code
 from secateur.data.cifar import load_cifar
 from secateur.data.digits import load_digits
 from secateur.data.folder import load_folder
 from secateur.data.idx import load_idx
 from secateur.data.splits import DataSplits, limited
-from secateur.data.user_file import is_user_file, load_from_file
+from secateur.data.user_file import load_from_file
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def load(
         raise UsageError(f"image_size={image_size}: {name!r} has a size of its own; only folder:PATH can be resized")
     if kind == "folder" and rest:
         splits = load_folder(name, rest, image_size)
-    elif is_user_file(name):
+    elif is_user_code(name):
         splits = load_from_file(name, data_dir)
     elif name in _BUILT_IN:
         splits = _BUILT_IN[name][0](data_dir)

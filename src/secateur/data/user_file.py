@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur._errors import DataError, UnknownName, UsageError
+from secateur._errors import DataError, UsageError
+from secateur._user_code import user_function
 from secateur.data.splits import DataSplits, check_labels
 
 
@@ -50,20 +48,16 @@ class DatasetSplit:
         return torch.stack([self[i][0] for i in wanted])
 
 
-def is_user_file(name: str) -> bool:
-    """Whether ``name`` reads ``file.py:function``."""
-    return name.rpartition(":")[0].endswith(".py")
-
-
 def load_from_file(name: str, data_dir: str | Path | None) -> DataSplits:
     """Call the function, with ``data_dir`` if it is given and accepted; it returns a DataSplits or two data sets.
 
     Raises:
         UnknownName: the file has no such function.
         UsageError: the file or the function fails, or returns something else.
-        DataError: the file does not exist, or items are not (tensor, class index).
+        FileError: the file does not exist.
+        DataError: items are not (tensor, class index).
     """
-    function = _function(name)
+    function = user_function(name)
     accepts = "data_dir" in inspect.signature(function).parameters
     try:
         found = function(data_dir=data_dir) if accepts and data_dir is not None else function()
@@ -113,29 +107,3 @@ def _labels(name: str, dataset: Any) -> Tensor:
     if labels.shape != (len(dataset),):
         raise DataError(f"{name!r} has {len(dataset):,} items, but its targets have the shape {tuple(labels.shape)}")
     return labels
-
-
-def _function(name: str) -> Callable[..., Any]:
-    file, _, attribute = name.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise DataError(f"{file!r} does not exist\n{name!r} means: the function {attribute!r} of that file")
-    spec = importlib.util.spec_from_file_location(f"_user_data_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up, and a file may import its neighbours.
-    sys.modules[spec.name] = module
-    folder = str(path.parent.resolve())
-    sys.path.insert(0, folder)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UsageError(f"{file!r} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(folder)
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UnknownName(f"function of {path.name}", attribute, known)
-    return function

@@ -11,13 +11,14 @@ from typing import Any
 from torch import nn
 
 from secateur._errors import UnknownName, UsageError
+from secateur._user_code import is_user_code
 from secateur.models.cifar_resnet import cifar_resnet
 from secateur.models.cifar_vgg import CifarVGG
 from secateur.models.digits_resnet import digits_resnet
 from secateur.models.lenet5 import LeNet5
 from secateur.models.timm_models import build_timm, timm_input_shape
 from secateur.models.torchvision_models import build_torchvision, torchvision_input_shape
-from secateur.models.user_file import build_from_file, is_user_file
+from secateur.models.user_file import build_from_file
 from secateur.models.weights import load_weights
 
 
@@ -103,13 +104,13 @@ def build(
     elif library == "timm" and rest:
         model = build_timm(rest, num_classes, in_channels, pretrained)
     elif pretrained:
-        if not is_user_file(name):
+        if not is_user_code(name):
             _built_in(name)
         raise UsageError(
             f"there are no published weights for {name!r}: only torchvision:NAME and timm:NAME have them\n"
             "give a file that you have: --weights FILE.safetensors"
         )
-    elif is_user_file(name):
+    elif is_user_code(name):
         model = build_from_file(name, num_classes, in_channels)
     else:
         given: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
@@ -130,7 +131,7 @@ def default_input_shape(name: str) -> tuple[int, ...] | None:
         return torchvision_input_shape(rest)
     if library == "timm" and rest:
         return timm_input_shape(rest)
-    if is_user_file(name):
+    if is_user_code(name):
         return None
     return _built_in(name).input_shape
 
