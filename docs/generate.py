@@ -1,0 +1,37 @@
+"""Write the reference pages that follow from the registries: `make docs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from secateur import data, models
+from secateur.budget.presets import PRESETS
+from secateur.methods import REGISTRY
+from secateur.scores import CRITERIA
+from secateur.training import RECOVERIES
+
+HERE = Path(__file__).parent
+
+
+def rows(pairs: list[tuple[str, str]]) -> str:
+    lines = ["| name | |", "| --- | --- |", *(f"| `{name}` | {text} |" for name, text in pairs)]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    sections = {
+        "Methods": [(name, cls.summary) for name, cls in REGISTRY.items()],
+        "Criteria": [(c.name, c.summary + ("; needs data" if c.needs_data else "")) for c in CRITERIA.values()],
+        "Recoveries": list(RECOVERIES.items()),
+        "Presets": [(name, f"for `{p.model}`") for name, p in PRESETS.items()],
+        "Models": [(e.name, e.description) for e in (*models.names(), *models.sources())],
+        "Data": [(e.name, e.description) for e in (*data.names(), *data.sources())],
+    }
+    text = "# Names\n\nWritten by `make docs` from the registries.\n"
+    for title, pairs in sections.items():
+        text += f"\n## {title}\n\n{rows(pairs)}\n"
+    (HERE / "names.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
