@@ -38,6 +38,7 @@ class Figure:
     Attributes:
         name: short, for the id and the name of the download.
         title: the heading.
+        key: how to read it, one line under the heading.
         alt: what the chart shows, in words, for whoever cannot see it.
         plot: the plotly figure as plain data (``data``, ``layout``); its texts are already escaped.
         sheet: the data behind it.
@@ -46,6 +47,7 @@ class Figure:
 
     name: str
     title: str
+    key: str
     alt: str
     plot: dict[str, Any]
     sheet: Sheet

@@ -15,7 +15,7 @@
     return {
       "font.color": ink, "font.family": getComputedStyle(document.body).fontFamily, "font.size": 13,
       "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
-      "xaxis.gridcolor": grid, "yaxis.gridcolor": grid, "xaxis.linecolor": grid, "yaxis.linecolor": grid,
+      "xaxis.title.font.size": 13, "yaxis.title.font.size": 13, "xaxis.gridcolor": grid, "yaxis.gridcolor": grid, "xaxis.linecolor": grid, "yaxis.linecolor": grid,
       "hoverlabel.bgcolor": paper, "hoverlabel.bordercolor": grid, "hoverlabel.font.color": ink,
       "hoverlabel.align": "left", "modebar.bgcolor": "rgba(0,0,0,0)", "modebar.color": grid,
       "modebar.activecolor": ink

@@ -11,6 +11,7 @@ from secateur.report.figure import Figure, Sheet
 from secateur.report.palette import NEUTRAL
 
 _MAX_LABELS = 4
+_KEY = "Vertical: a cut. Dashed: the dense network."
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def recovery_figure(card: Card, colour: str) -> Figure | None:
         ("epoch since start", "stage", "epoch as recorded", name, "event"),
         tuple((p.x, p.stage, p.epoch, p.value, p.event) for p in points),
     )
-    return Figure("recovery", "Recovery", f"{alt}.", _draw(card, name, points, colour), sheet, 380)
+    return Figure("recovery", "Recovery", _KEY, f"{alt}.", _draw(card, name, points, colour), sheet, 380)
 
 
 def _draw(card: Card, name: str, points: tuple[CurvePoint, ...], colour: str) -> dict:
@@ -92,7 +93,7 @@ def _draw(card: Card, name: str, points: tuple[CurvePoint, ...], colour: str) ->
     figure.add_annotation(
         x=last.x, y=scale * last.value, xanchor="right", yanchor="top" if below else "bottom", showarrow=False,
         yshift=-10 if below else 10, text=f"<b>{escape(card.method)} {units.quality(name, last.value)}</b>",
-        font={"color": colour, "size": 13},
+        font={"size": 13},
     )  # fmt: skip
     if dense is not None:
         figure.add_hline(

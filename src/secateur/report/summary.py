@@ -101,9 +101,9 @@ def _time_tile(card: Card) -> Tile:
     dense, pruned, factor = card.dense.latency_ms, card.pruned.latency_ms, units.speed_up(card)
     if not (dense and pruned and factor is not None):
         return Tile(units.ABSENT, "time not measured", "")
-    detail = _arrow(
-        f"{units.milliseconds(dense.median)} ± {units.milliseconds(dense.iqr)}",
-        f"{units.milliseconds(pruned.median)} ± {units.milliseconds(pruned.iqr)} ms",
+    detail = (
+        f"{units.milliseconds(dense.median)} ± {units.milliseconds(dense.iqr)} → "
+        f"{units.milliseconds(pruned.median)} ± {units.milliseconds(pruned.iqr)}\u00a0ms"
     )
     runs = f"n = {dense.runs}" if dense.runs == pruned.runs else f"n = {dense.runs} and {pruned.runs}"
     label = _verdict(card).replace(units.times(factor), "").replace(":  on", " on").strip()
@@ -111,4 +111,4 @@ def _time_tile(card: Card) -> Tile:
 
 
 def _arrow(before: str, after: str) -> str:
-    return f"{before} → {after}"
+    return f"{before}\u00a0→\u00a0{after}"

@@ -53,16 +53,20 @@ def width_figure(card: Card, colour: str) -> Figure | None:
     rows = width_rows(card)
     kinds = sorted({g.kind for g in card.groups})
     unit = f"{kinds[0]}s" if len(kinds) == 1 else f"units ({', '.join(f'{k}s' for k in kinds)})"
-    height = 96 + 26 * len(rows)
+    height = 72 + 26 * len(rows)
     kept, width = sum(g.kept for g in card.groups), sum(g.width for g in card.groups)
     num_locked = sum(g.locked for g in card.groups)
     alt = (
         f"Horizontal bars, one for each layer, of {len(card.groups)} groups in network order: "
         f"{kept} of {width} {unit} kept, {num_locked} groups locked. The table below holds every value."
     )
-    return Figure(
-        "widths", "Widths before and after", alt, _draw(rows, unit, colour, height), width_sheet(card), height
-    )
+    key = "Filled: kept. Pale: dense."
+    if any(len(g.members) > 1 for g in card.groups):
+        key += " A bracket ties layers that can only be cut together."
+    if num_locked:
+        key += " Hatched: locked, with the reason."
+    plot = _draw(rows, unit, colour, height)
+    return Figure("widths", "Widths before and after", key, alt, plot, width_sheet(card), height)
 
 
 def _draw(rows: tuple[WidthRow, ...], unit: str, colour: str, height: int) -> dict:
@@ -96,21 +100,16 @@ def _draw(rows: tuple[WidthRow, ...], unit: str, colour: str, height: int) -> di
         start += size
     num_groups = len({id(row.group) for row in rows})
     figure.update_layout(
-        barmode="overlay", height=height, showlegend=False, margin={"l": 8, "r": 8, "t": 28, "b": 52},
+        barmode="overlay", height=height, showlegend=False, margin={"l": 8, "r": 8, "t": 4, "b": 52},
         xaxis={
             "title": {"text": f"width in {escape(unit)} (n = {num_groups} groups)"},
-            "range": [0, widest * 1.32], "fixedrange": True, "zeroline": False,
+            "range": [0, widest * 1.32], "fixedrange": True, "zeroline": False, "showgrid": False,
         },
         yaxis={
             "tickvals": at, "ticktext": [_tick(row) for row in rows], "range": [len(rows) - 0.4, -0.6],
             "fixedrange": True, "automargin": True, "showgrid": False, "ticklabelstandoff": 14,
         },
     )  # fmt: skip
-    for x, text, anchor in ((0, "<b>kept</b> (filled) of <b>dense</b> (pale)", "left"),):
-        figure.add_annotation(
-            x=x, y=1, xref="paper", yref="paper", yanchor="bottom", text=text, xanchor=anchor, showarrow=False,
-            font={"size": 12},
-        )  # fmt: skip
     return figure.to_plotly_json()
 
 
@@ -118,7 +117,8 @@ def _bracket(figure, first: int, last: int) -> None:
     """A bracket left of the axis, from the first to the last of the coupled layers."""
     top, bottom = first - 0.36, last + 0.36
     line = {"color": NEUTRAL, "width": 1.5}
-    common = {"type": "line", "xref": "x", "yref": "y", "xsizemode": "pixel", "xanchor": 0, "line": line}
+    # On the paper and not on the axis: a shape that is tied to the x axis is clipped at its edge.
+    common = {"type": "line", "xref": "paper", "yref": "y", "xsizemode": "pixel", "xanchor": 0, "line": line}
     figure.add_shape(x0=-10, x1=-10, y0=top, y1=bottom, **common)
     figure.add_shape(x0=-10, x1=-5, y0=top, y1=top, **common)
     figure.add_shape(x0=-10, x1=-5, y0=bottom, y1=bottom, **common)
@@ -150,5 +150,5 @@ def _hover(row: WidthRow) -> str:
     if len(group.members) > 1:
         shown = [escape(m) for m in group.members[:12]]
         more = len(group.members) - len(shown)
-        lines.append("coupled: " + "<br>   ".join(shown) + (f"<br>   and {more} more" if more else ""))
+        lines.append("coupled:<br>   " + "<br>   ".join(shown) + (f"<br>   and {more} more" if more else ""))
     return "<br>".join(lines)
