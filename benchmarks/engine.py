@@ -113,6 +113,16 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
+def _commit() -> str | None:
+    """The commit that stands here, marked where files differ from it."""
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def show(console: Console, result: dict[str, Any]) -> None:
     """The table and the sentence under it."""
     table = Table(title="trace + plan + cut, median seconds")
@@ -140,7 +150,9 @@ def show(console: Console, result: dict[str, Any]) -> None:
     if result["geomean_speedup"] is not None:
         console.print(
             f"over the {result['compared']} that both can do, the peer takes {result['geomean_speedup']:.2f} times as "
-            f"long (geometric mean, its scores left out; {result['geomean_speedup_scored']:.2f} with them); "
+            "long (geometric mean, its scores left out; "
+            f"{result['geomean_speedup_scored']:.2f} with them; "
+            f"{result['geomean_speedup_cpu'] or 0:.2f} in processor time); "
             f"ours is slower on: {', '.join(result['slower_on']) or 'none'}"
         )
 
@@ -189,6 +201,7 @@ def main(words: list[str] | None = None) -> int:
     result["hardware"] = {**hardware(), "load_average": load}
     result["versions"] = {**versions(), "torch-pruning": importlib.metadata.version("torch-pruning")}
     result["protocol"] = {
+        "commit": _commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "repeats": asked.repeats,
         "threads": asked.threads,

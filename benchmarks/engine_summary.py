@@ -43,8 +43,8 @@ def model_row(name: str, events: Sequence[Event]) -> dict[str, Any]:
     MACs), ``unchanged``, ``wrong shape``, ``forward failed``, ``crashed``, ``hung`` or ``not run``.
 
     Seconds are medians. Ours scores nothing, so ``peer_s`` leaves out what the peer spent on its scores and
-    ``peer_scored_s`` has it. ``ratio`` and ``ratio_scored`` are how many times longer than ours either of them is; they
-    stand only where both sides did the job.
+    ``peer_scored_s`` has it; ``*_cpu_s`` are processor seconds, which other work on the machine moves less. The ratios
+    are how many times longer than ours the peer took; they stand only where both sides did the job.
     """
     status, error, turns = _side(events, "ours")
     peer_status, peer_error, peer_turns = _side(events, "peer")
@@ -52,14 +52,16 @@ def model_row(name: str, events: Sequence[Event]) -> dict[str, Any]:
     proof = proofs[-1] if proofs else None
     if status == "pruned":
         status = "exact" if proof is not None and proof["exact"] else "wrong"
-        error = None if status == "exact" else (proof or {}).get("error", "not equal to the masked network")
+        error = None if status == "exact" else (proof or {}).get("error") or "not equal to the masked network"
     elif status in ("wrong shape", "forward failed"):
         status = "wrong"
     if status is None:
         status, error, _ = _side(events, "worker")
     ours_s, scored_s = _median(turns, "seconds"), _median(peer_turns, "seconds")
     bare = [e["seconds"] - e["scoring"] for e in peer_turns if e.get("seconds") is not None]
+    bare_cpu = [e["cpu"] - e["scoring_cpu"] for e in peer_turns if e.get("cpu") is not None]
     peer_s = statistics.median(bare) if bare else None
+    ours_cpu_s, peer_cpu_s = _median(turns, "cpu"), statistics.median(bare_cpu) if bare_cpu else None
     both = status == "exact" and peer_status == "pruned"
     return {
         "name": name,
@@ -68,6 +70,9 @@ def model_row(name: str, events: Sequence[Event]) -> dict[str, Any]:
         "peer_scored_s": scored_s,
         "ratio": peer_s / ours_s if both and ours_s and peer_s else None,
         "ratio_scored": scored_s / ours_s if both and ours_s and scored_s else None,
+        "ours_cpu_s": ours_cpu_s,
+        "peer_cpu_s": peer_cpu_s,
+        "ratio_cpu": peer_cpu_s / ours_cpu_s if both and ours_cpu_s and peer_cpu_s else None,
         "ours_status": status or "crashed",
         "ours_error": error,
         "ours_max_error": proof["max_error"] if proof else None,
@@ -92,6 +97,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "models": [dict(r) for r in rows],
         "geomean_speedup": geomean(r["ratio"] for r in compared),
         "geomean_speedup_scored": geomean(r["ratio_scored"] for r in compared),
+        "geomean_speedup_cpu": geomean(r["ratio_cpu"] for r in compared if r["ratio_cpu"] is not None),
         "compared": len(compared),
         "slower_on": [r["name"] for r in compared if r["ratio"] < 1],
         "exact": count("exact"),

@@ -10,6 +10,7 @@ import argparse
 import copy
 import gc
 import json
+import math
 import os
 import sys
 import time
@@ -25,14 +26,14 @@ from secateur.measure import count_macs
 from secateur.surgery import Plan, verify
 
 
-def timed(job: Callable[[], Any]) -> tuple[Any, float]:
-    """The result of a job and its seconds, with the garbage collector run before and off meanwhile."""
+def timed(job: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    """The result of a job, its seconds and its processor seconds. Garbage is collected before and not meanwhile."""
     gc.collect()
     gc.disable()
     try:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         result = job()
-        return result, time.perf_counter() - start
+        return result, {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
     finally:
         gc.enable()
 
@@ -80,43 +81,43 @@ class Worker:
             self.prove(plan)
         self.say("end", load=list(os.getloadavg()))
 
-    def _after(self, side: str, turn: int, small: nn.Module, seconds: float, **fields: Any) -> bool:
+    def _after(self, side: str, turn: int, small: nn.Module, **fields: Any) -> bool:
         """Does the pruned network run, with the right output, and is it smaller?"""
         try:
             shapes = output_shapes(small, self.x)
             ratio = count_macs(small, self.x) / self.macs
         except Exception as error:
-            self.say(f"{side}-done", turn=turn, seconds=seconds, status="forward failed", error=brief(error), **fields)
+            self.say(f"{side}-done", turn=turn, status="forward failed", error=brief(error), **fields)
             return False
         if shapes != self.shapes:
             text = f"output {shapes}, the dense network gives {self.shapes}"
-            self.say(f"{side}-done", turn=turn, seconds=seconds, status="wrong shape", error=text, **fields)
+            self.say(f"{side}-done", turn=turn, status="wrong shape", error=text, **fields)
             return False
         status = "pruned" if ratio < 1 else "unchanged"
-        self.say(f"{side}-done", turn=turn, seconds=seconds, status=status, macs_ratio=ratio, **fields)
+        self.say(f"{side}-done", turn=turn, status=status, macs_ratio=ratio, **fields)
         return True
 
     def ours_once(self, turn: int) -> Plan | None:
         model = copy.deepcopy(self.model)
         self.say("ours-start", turn=turn)
         try:
-            (small, plan), seconds = timed(lambda: ours(model, self.x))
+            (small, plan), times = timed(lambda: ours(model, self.x))
         except Exception as error:
             self.say("ours-done", turn=turn, status="crashed", error=brief(error))
             return None
-        return plan if self._after("ours", turn, small, seconds) else None
+        return plan if self._after("ours", turn, small, **times) else None
 
     def peer_once(self, turn: int) -> bool:
         model = copy.deepcopy(self.model)
         ignored = classifiers(model, self.shapes[0][1])
-        importance = peer_importance(time.perf_counter)
+        importance = peer_importance()
         self.say("peer-start", turn=turn)
         try:
-            small, seconds = timed(lambda: peer(model, self.x, ignored, importance))
+            small, times = timed(lambda: peer(model, self.x, ignored, importance))
         except Exception as error:
             self.say("peer-done", turn=turn, status="crashed", error=brief(error))
             return False
-        return self._after("peer", turn, small, seconds, scoring=importance.seconds)
+        return self._after("peer", turn, small, **times, scoring=importance.seconds, scoring_cpu=importance.cpu)
 
     def prove(self, plan: Plan) -> None:
         self.say("proof-start")
@@ -125,7 +126,9 @@ class Worker:
         except Exception as error:
             self.say("proof-done", exact=False, max_error=None, error=brief(error))
             return
-        self.say("proof-done", exact=proof.exact, max_error=proof.max_error)
+        # An infinite error (outputs that cannot be compared) has no place in JSON.
+        error = None if math.isfinite(proof.max_error) else f"max_error is {proof.max_error}"
+        self.say("proof-done", exact=proof.exact, max_error=None if error else proof.max_error, error=error)
 
 
 def warm_up_ours() -> None:
@@ -137,7 +140,7 @@ def warm_up_ours() -> None:
 def warm_up_peer() -> None:
     """Once on a tiny network."""
     model, x = build_tiny()
-    output_shapes(peer(model, x, classifiers(model, 10), peer_importance(time.perf_counter)), x)
+    output_shapes(peer(model, x, classifiers(model, 10), peer_importance()), x)
 
 
 def main() -> None:

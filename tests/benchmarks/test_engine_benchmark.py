@@ -10,12 +10,18 @@ from benchmarks.engine_summary import geomean, model_row, summary
 
 
 def _ours(seconds: float, status: str = "pruned", **more: Any) -> dict[str, Any]:
-    return {"event": "ours-done", "seconds": seconds, "status": status, "macs_ratio": 0.3, **more}
+    return {"event": "ours-done", "seconds": seconds, "cpu": seconds, "status": status, "macs_ratio": 0.3, **more}
 
 
 def _peer(seconds: float, scoring: float, status: str = "pruned", **more: Any) -> dict[str, Any]:
-    event = {"event": "peer-done", "seconds": seconds, "scoring": scoring, "status": status}
-    return {**event, "macs_ratio": 0.4, **more}
+    event = {
+        "event": "peer-done",
+        "seconds": seconds,
+        "cpu": seconds / 2,
+        "scoring": scoring,
+        "scoring_cpu": scoring / 2,
+    }
+    return {**event, "status": status, "macs_ratio": 0.4, **more}
 
 
 PROVEN = {"event": "proof-done", "exact": True, "max_error": 1e-16}
@@ -30,7 +36,7 @@ def test_the_geometric_mean_treats_twice_and_half_alike():
 def test_a_row_compares_medians_and_leaves_the_peers_scores_out():
     row = model_row("m", [_ours(1), _peer(5, 1), _ours(9), _peer(7, 1), _ours(2), _peer(90, 2), PROVEN])
     assert (row["ours_s"], row["peer_s"], row["peer_scored_s"]) == (2, 6, 7)
-    assert (row["ratio"], row["ratio_scored"]) == (3.0, 3.5)
+    assert (row["ratio"], row["ratio_scored"], row["ratio_cpu"]) == (3.0, 3.5, 1.5)
     assert (row["ours_status"], row["peer_status"]) == ("exact", "pruned")
     assert (row["ours_macs_ratio"], row["peer_macs_ratio"], row["ours_max_error"]) == (0.3, 0.4, 1e-16)
 
