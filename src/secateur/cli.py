@@ -92,6 +92,7 @@ def prune(
     from secateur.budget import Budget
     from secateur.methods import REGISTRY, find
     from secateur.pipeline import prune as run
+    from secateur.pipeline import rehearse
     from secateur.training import TrainConfig
     from secateur.workbench import set_up, train_dense
 
@@ -114,26 +115,31 @@ def prune(
         batch_size=batch_size,
         seed=seed,
     )
+    wish: dict[str, Any] = {
+        "method": method,
+        "budget": goal,
+        "preset": preset,
+        "train_data": bench.train,
+        "recover": recover,
+        "epochs": epochs,
+        "compare": _names(compare),
+        "out": out,
+        "round_to": round_to,
+        "ranking": ranking,
+        "protect": _names(protect),
+        "floor": floor,
+        "config": config,
+    }
     if train:
+        # A mistake should not come to light only after hours of training.
+        rehearse(bench.model, bench.example, **wish)
         train_dense(bench, replace(config, epochs=train), out, progress=not as_json)
     result = run(
         bench.model,
         bench.example,
-        method=method,
-        budget=goal,
-        preset=preset,
-        train_data=bench.train,
+        **wish,
         eval_data=bench.test,
-        recover=recover,
-        epochs=epochs,
-        compare=_names(compare),
         seed=seed,
-        out=out,
-        round_to=round_to,
-        ranking=ranking,
-        protect=_names(protect),
-        floor=floor,
-        config=config,
         names={"model": model, "data": data},
         source=bench.source,
         reproduce=shlex.join(["secateur", *sys.argv[1:]]),
@@ -203,6 +209,8 @@ def bench(
     from secateur.surgery.files import build_source, load, read
     from secateur.workbench import example_for, parse_shape
 
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: it has to be at least 1")
     document, _ = read(run)
     card = read_card(run / "card.json")
     dense = build_source(document["source"], run).eval()

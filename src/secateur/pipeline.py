@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -69,8 +70,12 @@ class _Run:
         """One line to ``log.jsonl``."""
         if self.out is not None:
             line = json.dumps({"time": round(time.time(), 3), "stage": stage, **facts})
-            with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+                with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                raise FileError(f"cannot write to {self.out}: {error.strerror or error}") from error
 
     def quality(self, model: nn.Module) -> dict[str, float]:
         """Quality on the evaluation data, under its own name."""
@@ -140,13 +145,28 @@ def prune(
         SecateurError: one of its kinds, each with the way out; see ``secateur._errors``.
     """
     chosen = find(method, REGISTRY)
-    _check(budget, preset, recover, compare, train_data, chosen.needs_data)
-    run = _Run(None if out is None else _folder(out), eval_data, progress)
     config = config or TrainConfig(seed=seed)
+    graph = rehearse(
+        model,
+        example_inputs,
+        method=method,
+        budget=budget,
+        preset=preset,
+        train_data=train_data,
+        recover=recover,
+        epochs=epochs,
+        compare=compare,
+        out=out,
+        round_to=round_to,
+        ranking=ranking,
+        protect=protect,
+        floor=floor,
+        config=config,
+    )
+    run = _Run(None if out is None else Path(out), eval_data, progress)
+    run.notes += graph.warnings
     torch.manual_seed(seed)
 
-    graph = trace(model, example_inputs)
-    run.notes += graph.warnings
     scores = chosen().judge(graph, Evidence(train_data, seed))
     goal = budget if budget is not None else preset_widths(preset or "", graph)
     plan = make_plan(
@@ -209,12 +229,13 @@ def prune(
         exactness=Exactness(check.max_error, check.exact, check.dtype),
         hardware=hardware(),
         versions={k: v for k, v in versions().items() if v is not None},
-        reproduce=reproduce or f"sc.prune(model, example_inputs, method={method!r}, budget={budget}, seed={seed})",
+        reproduce=reproduce or _call(method, budget, preset, recover, epochs, seed),
         recovery=recovered,
         comparisons=tuple(comparisons),
         groups=_groups(graph, plan),
         history=tuple(run.history),
         notes=tuple(run.notes),
+        extra={} if (shape := _shape(example_inputs)) is None else {"input": "x".join(map(str, shape))},
     )
     result = Result(small, plan, card, check, graph)
     if run.out is not None:
@@ -222,30 +243,71 @@ def prune(
     return result
 
 
-def _check(
-    budget: Budget | None,
-    preset: str | None,
-    recover: str,
-    compare: Sequence[str],
-    train_data: Iterable[Any] | None,
-    needs_data: bool,
-) -> None:
+def rehearse(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    method: str = "l1",
+    budget: Budget | None = None,
+    preset: str | None = None,
+    train_data: Iterable[Any] | None = None,
+    recover: str = "none",
+    epochs: int | None = None,
+    compare: Sequence[str] = (),
+    out: str | Path | None = None,
+    round_to: int = 8,
+    ranking: str | None = None,
+    protect: Sequence[str] = (),
+    floor: float = 0.1,
+    config: TrainConfig | None = None,
+) -> PruningGraph:
+    """Refuse what :func:`prune` would refuse, before anything is trained, judged or written.
+
+    Args:
+        model: the architecture counts; its weights may still be random.
+
+    Returns:
+        The traced graph.
+
+    Raises:
+        SecateurError: as :func:`prune` does for names that do not exist, a budget out of reach, or a bad folder.
+    """
+    chosen = find(method, REGISTRY)
     if (budget is None) == (preset is None):
         raise UsageError("give either a budget (macs=50%) or a preset (resnet56-B), and not both")
     for name in (recover, *compare):
         if name not in RECOVERIES:
             raise UnknownName("recovery", name, RECOVERIES)
-    if train_data is None and (needs_data or any(name != "none" for name in (recover, *compare))):
+        recovery(name, config or TrainConfig(), 1, 1, epochs if name == recover else None)
+    if train_data is None and (chosen.needs_data or any(name != "none" for name in (recover, *compare))):
         raise UsageError("this needs training data: pass train_data=, batches (x, y)")
+    if out is not None:
+        _check_folder(Path(out))
+    graph = trace(model, example_inputs)
+    # Which units score best changes nothing about what a budget can reach.
+    alike = {g.name: torch.ones(g.width) for g in graph.prunable}
+    goal = budget if budget is not None else preset_widths(preset or "", graph)
+    make_plan(graph, alike, goal, round_to=round_to, ranking=ranking or chosen.ranking, protect=protect, floor=floor)
+    return graph
 
 
-def _folder(out: str | Path) -> Path:
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot write to {folder}: {error.strerror or error}") from error
-    return folder
+def _check_folder(folder: Path) -> None:
+    standing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), folder)
+    if not standing.is_dir():
+        raise FileError(f"cannot write to {folder}: {standing} is not a folder\nname another one with --out (out=...)")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise FileError(f"cannot write to {folder}: no permission in {standing}\nname another one with --out (out=...)")
+
+
+def _shape(example_inputs: Any) -> tuple[int, ...] | None:
+    """Of an example that is a single tensor."""
+    return tuple(example_inputs.shape) if isinstance(example_inputs, torch.Tensor) else None
+
+
+def _call(method: str, budget: Budget | None, preset: str | None, recover: str, epochs: int | None, seed: int) -> str:
+    goal = f"budget=sc.{budget!r}" if budget is not None else f"preset={preset!r}"
+    length = "" if epochs is None else f", epochs={epochs}"
+    return f"sc.prune(model, example_inputs, method={method!r}, {goal}, recover={recover!r}{length}, seed={seed})"
 
 
 def _first(batches: Iterable[Any], count: int) -> Iterable[Any]:
@@ -298,12 +360,11 @@ def _latency(model: nn.Module, small: nn.Module, inputs: Any, runs: int, run: _R
         return {}
     times = compare_latency({"dense": model, "pruned": small}, inputs, runs=runs)
     gain = speedup(times["dense"], times["pruned"])
+    batch = (_shape(inputs) or (1,))[0]
     run.log("latency", dense_ms=times["dense"].median, pruned_ms=times["pruned"].median, speedup=gain.median)
     if gain.median < 1.05:
-        run.notes.append(
-            f"MACs fell but time did not: {gain.median:.2f}x on this machine at this batch size (one example at a time)"
-        )
-    settings = {"threads": torch.get_num_threads(), "batch": 1}
+        run.notes.append(f"MACs fell but time did not: {gain.median:.2f}x on this machine at batch size {batch}")
+    settings = {"threads": torch.get_num_threads(), "batch": batch}
     return {k: Latency(t.median, t.iqr, t.runs, settings) for k, t in times.items()}
 
 
@@ -338,8 +399,8 @@ def _write(result: Result, out: Path, source: Any, config: TrainConfig, recover:
         **{k: v for k, v in result.plan.why.items() if k in ("round_to", "ranking", "protect", "floor")},
         **{f"training.{k}": v for k, v in _settings(config).items() if v is not None},
     }
-    # Scalars and lists of them are written the same in JSON and TOML.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in recipe.items()]
+    # Scalars and lists of them are written the same in JSON and TOML, but for the escapes of rare letters.
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in recipe.items()]
     try:
         write_atomic(out / "recipe.toml", "\n".join(lines) + "\n")
         write_card(card, out / "card.json")

@@ -83,9 +83,7 @@ def plan(
         widths = _allocate(graph, lanes, budget, ranking, spared)
         why["budget"] = budget.as_dict()
     else:
-        unknown = [n for n in budget if n not in scores]
-        if unknown:
-            raise UnknownName("group", unknown[0], scores)
+        _check_widths(graph, scores, budget)
         widths = {n: w for n, w in budget.items() if n not in spared}
         why = {"widths": dict(widths), "protect": list(protect)}
     keep = {}
@@ -107,6 +105,30 @@ def _check(ranking: str, round_to: int, floor: float) -> None:
         problems.append(f"floor is a share of a group, from 0 to 1, got {floor!r}")
     if problems:
         raise UsageError("\n".join(problems))
+
+
+def _check_widths(graph: PruningGraph, scores: Mapping[str, Tensor], widths: Mapping[str, int]) -> None:
+    dense, problems = graph.widths, []
+    for name, width in widths.items():
+        if name not in scores or name not in dense:
+            raise UnknownName("group", name, scores)
+        _sound(scores[name], name, dense[name])
+        if not isinstance(width, int) or not 1 <= width <= dense[name]:
+            problems.append(f"{name} has {dense[name]} units: keep 1 to {dense[name]} of them, not {width!r}")
+    if problems:
+        raise UsageError("\n".join(problems))
+
+
+def _sound(scores: Tensor, name: str, width: int) -> Tensor:
+    values = scores.detach().double().cpu()
+    if values.shape != (width,) or not bool(torch.isfinite(values).all()):
+        raise UsageError(f"the scores of {name} must be {width} finite numbers, got {_described(values)}")
+    return values
+
+
+def _described(values: Tensor) -> str:
+    wrong = int((~torch.isfinite(values)).sum())
+    return f"shape {tuple(values.shape)}" + (f" with {wrong} not finite" if wrong else "")
 
 
 def protected(graph: PruningGraph, patterns: Iterable[str]) -> set[str]:
@@ -138,12 +160,7 @@ def _lanes(
     for group in graph.prunable:
         if group.name in spared or group.name not in scores:
             continue
-        values = scores[group.name].double()
-        if values.shape != (group.width,) or not bool(torch.isfinite(values).all()):
-            raise UsageError(
-                f"the scores of {group.name} must be {group.width} finite numbers, got {tuple(values.shape)}"
-            )
-        values = values.numpy()
+        values = _sound(scores[group.name], group.name, group.width).numpy()
         order = np.argsort(-values, kind="stable")
         mean = float(np.abs(values).mean()) or 1.0
         lanes.append(_Lane(group.name, group.width, order, values[order] / mean, *_steps(group, round_to, floor)))
@@ -195,10 +212,14 @@ def _allocate(
 def _give_back(
     lanes: list[_Lane], ranks: list[np.ndarray], widths: dict[str, int], limit: float, spend
 ) -> dict[str, int]:
-    """Widen groups step by step, the best dropped unit first, as long as the budget holds."""
+    """Widen groups step by step, the best dropped unit first, as long as the budget holds.
+
+    Of equal units the one of the group that has lost the larger share comes first, so that scores that say nothing
+    (all alike) thin the network evenly instead of emptying its last layers.
+    """
     open_lanes = {lane.name: (lane, rank) for lane, rank in zip(lanes, ranks) if widths[lane.name] < lane.width}
     while open_lanes:
-        name = max(open_lanes, key=lambda n: open_lanes[n][1][widths[n]])
+        name = max(open_lanes, key=lambda n: (open_lanes[n][1][widths[n]], -widths[n] / open_lanes[n][0].width))
         lane, _ = open_lanes[name]
         wider = min(lane.width, (widths[name] // lane.step + 1) * lane.step)
         if spend({**widths, name: wider}) <= limit:

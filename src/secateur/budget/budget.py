@@ -10,7 +10,7 @@ from secateur.graph import Cost
 METRICS = ("macs", "params")
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Budget:
     """A target on multiply-accumulates or parameters.
 
@@ -46,10 +46,12 @@ class Budget:
             BudgetError: anything else.
         """
         metric, sign, value = text.replace(" ", "").partition("=")
-        units = {"%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
-        scale = units.get(value[-1:], 1.0)
+        units = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+        last = value[-1:]
         try:
-            number = float(value[:-1] if value[-1:] in units else value) * scale
+            number = float(value[:-1] if last == "%" or last in units else value)
+            # Dividing, not multiplying by 0.01: 57 % has to be 0.57 to the last digit.
+            number = number / 100 if last == "%" else number * units.get(last, 1.0)
         except ValueError:
             number = float("nan")
         if not sign or number != number:
@@ -72,6 +74,9 @@ class Budget:
 
     def as_dict(self) -> dict[str, float]:
         return {self.metric: self.target}
+
+    def __repr__(self) -> str:
+        return f"Budget({self.metric}={self.target!r})"
 
     def __str__(self) -> str:
         value = f"{self.target:.4g} of the dense" if self.target <= 1 else f"{self.target:,.0f}"

@@ -28,6 +28,6 @@ def bn_scale(graph: PruningGraph, inputs: Inputs) -> Scores:
     if without:
         raise UsageError(
             f"'bn_scale' needs a batch norm on every group; {len(without)} have none: {', '.join(without[:6])}\n"
-            "use another criterion (l1, l2, taylor), or protect these groups"
+            "use a criterion that needs none: l1, l2, fpgm or taylor"
         )
     return scores

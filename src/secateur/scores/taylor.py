@@ -26,6 +26,8 @@ def taylor(graph: PruningGraph, inputs: Inputs) -> Scores:
         g.name: [m for m in g.members if m.tensor in parameters and m.role != "in"] or list(g.members)
         for g in graph.prunable
     }
+    if not chosen:
+        return {}
     wanted = {m.tensor for members in chosen.values() for m in members}
     device = next(iter(parameters.values())).device
     modes = [(m, m.training) for m in model.modules()]
@@ -37,8 +39,8 @@ def taylor(graph: PruningGraph, inputs: Inputs) -> Scores:
         for name, p in parameters.items():
             p.requires_grad_(name in wanted)
         for x, y in itertools.islice(inputs.data or (), inputs.batches):
-            output = model(x.to(device))
-            value = loss(output, y.to(device))
+            with torch.enable_grad():
+                value = loss(model(x.to(device)), y.to(device))
             names = sorted(wanted)
             found = torch.autograd.grad(value, [parameters[n] for n in names], allow_unused=True)
             products = {n: parameters[n].detach() * g for n, g in zip(names, found) if g is not None}

@@ -1,14 +1,18 @@
 """``save`` and ``load``: a pruned model is ``model.safetensors`` + ``plan.json``, nothing else and never pickle.
 
 Each file names the hash of the other, so a truncated file, an edited one or two files of different runs are refused
-before anything is loaded. Both are written under a temporary name and renamed.
+before anything is loaded. Both are written whole under temporary names, and only then take their names together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import shutil
 import struct
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,13 +67,48 @@ def save(model: nn.Module, folder: str | Path, *, source: Mapping[str, Any] | No
     document = {"weights_sha256": _hash(weights), "weights_bytes": len(weights), **json.loads(body)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / WEIGHTS, weights)
-        write_atomic(folder / PLAN, json.dumps(document, indent=1))
+        _write_pair(folder, weights, json.dumps(document, indent=1))
     except OSError as error:
         raise FileError(
             f"cannot write to {folder}: {error.strerror or error}\nwhat was there before is unchanged"
         ) from error
     return folder
+
+
+def _write_pair(folder: Path, weights: bytes, plan: str) -> None:
+    """Both files or neither: one that takes its name alone would belong to no run."""
+    mark = uuid.uuid4().hex
+    new_weights, new_plan, old = (folder / f".{mark}.{name}" for name in (WEIGHTS, PLAN, f"old.{WEIGHTS}"))
+    leftovers = [new_weights, new_plan, old]
+    try:
+        write_atomic(new_weights, weights)
+        write_atomic(new_plan, plan)
+        before = (folder / WEIGHTS).exists()
+        if before:
+            _second_name(folder / WEIGHTS, old)
+        try:
+            os.replace(new_weights, folder / WEIGHTS)
+            os.replace(new_plan, folder / PLAN)
+        except BaseException:
+            if not before:
+                (folder / WEIGHTS).unlink(missing_ok=True)
+            elif not new_weights.exists():
+                # Should even the way back fail, this is the only copy of what was there.
+                leftovers.remove(old)
+                os.replace(old, folder / WEIGHTS)
+            raise
+    finally:
+        for path in leftovers:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _second_name(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:
+        # Some file systems have no hard links.
+        shutil.copyfile(path, other)
 
 
 def load(folder: str | Path, *, model: nn.Module | None = None) -> nn.Module:
@@ -128,7 +167,10 @@ def read(folder: str | Path) -> tuple[dict[str, Any], bytes]:
         try:
             contents.append((folder / name).read_bytes())
         except OSError as error:
-            raise FileError(f"{folder / name}: {error.strerror or error}") from error
+            raise FileError(
+                f"{folder / name} cannot be read: {error.strerror or error}\n"
+                "sc.save writes it, and so does: secateur prune MODEL --out DIR"
+            ) from error
     try:
         document = json.loads(contents[0])
         expected, size = document.pop("weights_sha256"), document.pop("weights_bytes")
@@ -152,5 +194,8 @@ def read(folder: str | Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _metadata(weights: bytes) -> dict[str, str]:
-    (length,) = struct.unpack("<Q", weights[:8])
-    return json.loads(weights[8 : 8 + length]).get("__metadata__", {})
+    try:
+        (length,) = struct.unpack("<Q", weights[:8])
+        return dict(json.loads(weights[8 : 8 + length])["__metadata__"])
+    except (struct.error, ValueError, KeyError, TypeError):
+        return {}
