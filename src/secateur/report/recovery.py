@@ -8,10 +8,10 @@ from html import escape
 from secateur.card import Card, is_fraction
 from secateur.report import units
 from secateur.report.figure import Figure, Sheet
-from secateur.report.palette import NEUTRAL
+from secateur.report.palette import NEUTRAL, colours
 
 _MAX_LABELS = 4
-_KEY = "Vertical: a cut. Dashed: the dense network."
+_KEY = "Vertical: a cut. Dashed: the dense network. Thin: the same small network trained from scratch."
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ def curve_quality(card: Card) -> str | None:
 
 
 def curve_points(card: Card, name: str) -> tuple[CurvePoint, ...]:
-    """The history on one axis of epochs, whether or not the count restarts with a stage."""
+    """The history of the run itself on one axis of epochs, whether or not the count restarts with a stage."""
+    rivals = {c.name for c in card.comparisons}
     points: list[CurvePoint] = []
     offset = 0.0
     before = None
-    for point in card.history:
+    for point in (p for p in card.history if p.stage not in rivals):
         if before is not None and point.stage != before.stage and point.epoch < before.epoch:
             offset += before.epoch
         points.append(CurvePoint(offset + point.epoch, point.stage, point.epoch, point.value(name), point.event))
@@ -46,12 +47,22 @@ def curve_points(card: Card, name: str) -> tuple[CurvePoint, ...]:
     return tuple(points)
 
 
+def rival_points(card: Card, name: str) -> dict[str, tuple[CurvePoint, ...]]:
+    """What the networks that the run is compared with went through, each from its own first epoch."""
+    found = {}
+    for rival in dict.fromkeys(c.name for c in card.comparisons):
+        own = [p for p in card.history if p.stage == rival and p.value(name) is not None]
+        if own:
+            found[rival] = tuple(CurvePoint(p.epoch, p.stage, p.epoch, p.value(name), p.event) for p in own)
+    return found
+
+
 def recovery_figure(card: Card, colour: str) -> Figure | None:
     """The chart, or None for a card without a history."""
     name = curve_quality(card)
     if name is None:
         return None
-    points = curve_points(card, name)
+    points, rivals = curve_points(card, name), rival_points(card, name)
     cuts = [p for p in points if p.event == "cut"]
     last = next(p for p in reversed(points) if p.value is not None)
     word = units.spoken(name)
@@ -63,12 +74,14 @@ def recovery_figure(card: Card, colour: str) -> Figure | None:
         alt += f"; the dense network stands at {units.quality(name, card.dense.quality[name])}"
     sheet = Sheet(
         ("epoch since start", "stage", "epoch as recorded", name, "event"),
-        tuple((p.x, p.stage, p.epoch, p.value, p.event) for p in points),
+        tuple((p.x, p.stage, p.epoch, p.value, p.event) for line in (points, *rivals.values()) for p in line),
     )
-    return Figure("recovery", "Recovery", _KEY, f"{alt}.", _draw(card, name, points, colour), sheet, 380)
+    return Figure("recovery", "Recovery", _KEY, f"{alt}.", _draw(card, name, points, rivals, colour), sheet, 380)
 
 
-def _draw(card: Card, name: str, points: tuple[CurvePoint, ...], colour: str) -> dict:
+def _draw(
+    card: Card, name: str, points: tuple[CurvePoint, ...], rivals: dict[str, tuple[CurvePoint, ...]], colour: str
+) -> dict:
     import plotly.graph_objects as go
 
     scale = 100 if is_fraction(name) else 1
@@ -84,6 +97,16 @@ def _draw(card: Card, name: str, points: tuple[CurvePoint, ...], colour: str) ->
         line={"color": colour, "width": 2.5}, marker={"size": 6}, customdata=hover,
         hovertemplate="%{customdata}<extra></extra>", cliponaxis=False,
     )  # fmt: skip
+    for rival, line in rivals.items():
+        figure.add_scatter(
+            x=[p.x for p in line], y=[scale * (p.value or 0) for p in line], mode="lines",
+            line={"color": colours([card.method, *rivals])[rival], "width": 1.5}, cliponaxis=False,
+            hovertemplate=f"{escape(rival)}, epoch %{{x}}: %{{y:.2f}}<extra></extra>",
+        )  # fmt: skip
+        figure.add_annotation(
+            x=line[-1].x, y=scale * (line[-1].value or 0), text=escape(rival), showarrow=False,
+            xanchor="left", yanchor="middle", xshift=4, font={"size": 12},
+        )  # fmt: skip
     _cut_lines(figure, [p.x for p in points if p.event == "cut"])
     last = seen[-1]
     assert last.value is not None
@@ -105,7 +128,7 @@ def _draw(card: Card, name: str, points: tuple[CurvePoint, ...], colour: str) ->
         )  # fmt: skip
     unit = " (%)" if is_fraction(name) else ""
     figure.update_layout(
-        height=380, showlegend=False, margin={"l": 8, "r": 20, "t": 34, "b": 52},
+        height=380, showlegend=False, margin={"l": 8, "r": 72, "t": 34, "b": 52},
         xaxis={
             "title": {"text": f"epoch since the start of the run (n = {len(seen)} measurements)"},
             "fixedrange": True, "zeroline": False, "rangemode": "tozero",
