@@ -87,8 +87,8 @@ def test_text_of_others_is_escaped(raw: dict[str, Any]):
     raw["created"] = f'"{attack}'
     for group in raw["groups"]:
         group.update(name=attack, kind=attack, reason=attack, members=[attack, attack])
-    for point in raw["history"]:
-        point["stage"] = attack
+    for index, point in enumerate(raw["history"]):
+        point["stage"] = attack if index % 2 else f"{attack} in the run itself"
     page = render([raw, raw], title=attack)
     assert "<script>alert" not in page
     assert "<img" not in _without_plotly(page)
@@ -146,6 +146,20 @@ def test_a_bare_card_has_no_empty_figures(raw: dict[str, Any]):
     assert len(_Outline(page).all("figure")) == 1
     assert "time not measured" in page
     assert "not measured" in page
+
+
+def test_scratch_curves_start_at_their_own_first_epoch(raw: dict[str, Any]):
+    raw["history"] += [{"stage": "scratch-e", "epoch": e, "accuracy": 0.3 * e} for e in (1, 2, 3)]
+    drawings = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', render([raw]), flags=re.DOTALL)
+    own, scratch = json.loads(drawings[1])["data"]
+    assert max(own["x"]) == 43, "the curve of the run itself is not drawn on"
+    assert scratch["x"] == [1, 2, 3]
+    assert scratch["y"] == pytest.approx([30, 60, 90])
+
+
+def test_a_history_of_nothing_but_comparisons_has_no_curve(raw: dict[str, Any]):
+    raw["history"] = [{"stage": "scratch-e", "epoch": 1, "accuracy": 0.5}]
+    assert len(_Outline(render([raw])).all("figure")) == 2
 
 
 def test_a_quality_of_another_name(raw: dict[str, Any]):

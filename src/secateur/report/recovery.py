@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from secateur.card import Card, is_fraction
+from secateur.card import Card, HistoryPoint, is_fraction
 from secateur.report import units
 from secateur.report.figure import Figure, Sheet
 from secateur.report.palette import NEUTRAL, colours
@@ -26,25 +26,30 @@ class CurvePoint:
 
 
 def curve_quality(card: Card) -> str | None:
-    """The quality to draw: the first of the dense network's that the history holds, else the loss."""
+    """The quality to draw: the first of the dense network's that the run's own history holds, else the loss."""
+    own = _own_history(card)
     for name in (*sorted(card.dense.quality, key=lambda n: n != "accuracy"), "accuracy", "loss"):
-        if any(point.value(name) is not None for point in card.history):
+        if any(point.value(name) is not None for point in own):
             return name
     return None
 
 
 def curve_points(card: Card, name: str) -> tuple[CurvePoint, ...]:
     """The history of the run itself on one axis of epochs, whether or not the count restarts with a stage."""
-    rivals = {c.name for c in card.comparisons}
     points: list[CurvePoint] = []
     offset = 0.0
     before = None
-    for point in (p for p in card.history if p.stage not in rivals):
+    for point in _own_history(card):
         if before is not None and point.stage != before.stage and point.epoch < before.epoch:
             offset += before.epoch
         points.append(CurvePoint(offset + point.epoch, point.stage, point.epoch, point.value(name), point.event))
         before = point
     return tuple(points)
+
+
+def _own_history(card: Card) -> tuple[HistoryPoint, ...]:
+    rivals = {c.name for c in card.comparisons}
+    return tuple(point for point in card.history if point.stage not in rivals)
 
 
 def rival_points(card: Card, name: str) -> dict[str, tuple[CurvePoint, ...]]:
@@ -58,7 +63,7 @@ def rival_points(card: Card, name: str) -> dict[str, tuple[CurvePoint, ...]]:
 
 
 def recovery_figure(card: Card, colour: str) -> Figure | None:
-    """The chart, or None for a card without a history."""
+    """The chart, or None for a card without a history of its own."""
     name = curve_quality(card)
     if name is None:
         return None
