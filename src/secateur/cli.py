@@ -37,11 +37,13 @@ def emit(value: Any) -> None:
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for k, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=k == 0)
     for row in rows:
         table.add_row(*row)
+    # Not the table's own title: that one is folded to the table's width.
+    console.print(title, style="italic", markup=False, highlight=False)
     console.print(table, markup=False)
 
 
