@@ -70,6 +70,7 @@ def prune(
     preset: Annotated[str | None, typer.Option(help="Widths of a paper instead of a budget: resnet56-B.")] = None,
     recover: Annotated[str, typer.Option(help="finetune, scratch-e, scratch-b or none.")] = "finetune",
     epochs: Annotated[int | None, typer.Option(help="Epochs of the recovery.")] = None,
+    recover_lr: Annotated[float | None, typer.Option(help="Learning rate of finetune; its paper says 0.001.")] = None,
     compare: Annotated[str, typer.Option(help="More recoveries for the table: scratch-e,scratch-b.")] = "",
     train: Annotated[int, typer.Option(help="Train the dense model first, for so many epochs.")] = 0,
     weights: Weights = None,

@@ -19,7 +19,7 @@ from secateur.training import TrainConfig
 from secateur.workbench import set_up, train_dense
 
 MODEL, DATA = "digits-resnet", "digits"
-DENSE_EPOCHS, FINETUNE_EPOCHS = 12, 6
+DENSE_EPOCHS, FINETUNE_EPOCHS, FINETUNE_LR = 12, 8, 0.01
 
 
 def tell(out: Path, seed: int = 0, quiet: bool = False) -> Card:
@@ -48,6 +48,7 @@ def tell(out: Path, seed: int = 0, quiet: bool = False) -> Card:
         eval_data=bench.test,
         recover="finetune",
         epochs=FINETUNE_EPOCHS,
+        recover_lr=FINETUNE_LR,
         compare=("scratch-e", "scratch-b"),
         seed=seed,
         out=out,

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from secateur.measure import compare as compare_latency
 from secateur.measure import evaluate, hardware, model_bytes, speedup, versions
 from secateur.methods import REGISTRY, Evidence, find
 from secateur.surgery import Plan, Verification, cut, save, verify
-from secateur.training import RECOVERIES, History, TrainConfig, fit, recalibrate, recovery, reinitialise
+from secateur.training import RECOVERIES, RecoveryPlan, TrainConfig, fit, recalibrate, recovery, reinitialise
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ def prune(
     eval_data: Iterable[Any] | None = None,
     recover: str = "none",
     epochs: int | None = None,
+    recover_lr: float | None = None,
     compare: Sequence[str] = (),
     seed: int = 0,
     out: str | Path | None = None,
@@ -127,6 +128,7 @@ def prune(
         eval_data: batches ``(x, y)`` that are only reported on.
         recover: ``"finetune"``, ``"scratch-e"``, ``"scratch-b"`` or ``"none"``.
         epochs: of the recovery; by default what its paper says.
+        recover_lr: learning rate of ``"finetune"``; by default 0.001, as its paper says.
         compare: further recoveries of the same small network, each from the same start, for the table.
         seed: of everything random.
         out: folder for ``card.json``, ``plan.json``, ``model.safetensors``, ``recipe.toml``, ``log.jsonl`` and
@@ -195,15 +197,16 @@ def prune(
     dense_macs, macs = plan.why["dense_macs"], plan.why["macs"]
     latency = _latency(model, small, example_inputs, latency_runs, run)
     after_cut = {k: v.clone() for k, v in small.state_dict().items()} if compare else {}
-    recovered = _recover(small, recover, config, dense_macs, macs, epochs, train_data, run, seed)
+    todo = recovery(recover, config, dense_macs, macs, epochs)
+    if recover == "finetune" and recover_lr is not None:
+        todo = replace(todo, config=replace(todo.config, lr=recover_lr))
+    recovered = _recover(small, recover, todo, train_data, run, seed)
     quality = cut_quality if recover == "none" else run.quality(small)
     comparisons = []
     for name in compare:
         twin = cut(model, plan)
         twin.load_state_dict(after_cut)
-        record = _recover(
-            twin, name, config, dense_macs, macs, epochs if name == recover else None, train_data, run, seed
-        )
+        record = _recover(twin, name, recovery(name, config, dense_macs, macs), train_data, run, seed)
         comparisons.append(
             Comparison(
                 name,
@@ -320,23 +323,19 @@ def _first(batches: Iterable[Any], count: int) -> Iterable[Any]:
 def _recover(
     small: nn.Module,
     name: str,
-    config: TrainConfig,
-    dense_macs: int,
-    macs: int,
-    epochs: int | None,
+    todo: RecoveryPlan,
     train_data: Any,
     run: _Run,
     seed: int,
 ) -> Recovery:
     """Train the small network in place as the recovery says."""
-    todo = recovery(name, config, dense_macs, macs, epochs)
     if todo.reinitialise:
         fallback = reinitialise(small, seed)
         if fallback:
             run.notes.append(f"{name}: {len(fallback)} bare parameters were re-initialised by the fallback rule")
     if todo.config.epochs:
         folder = None if run.out is None else run.out / "checkpoints" / name
-        history: History = fit(
+        history = fit(
             small,
             train_data,
             todo.config,
