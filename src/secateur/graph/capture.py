@@ -24,6 +24,7 @@ from secateur._errors import InputError
 from secateur.graph.adapters import adapt
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.ledger import Ledger, ParameterAxis, Site
+from secateur.graph.meta import MetaMemory
 from secateur.graph.rules import lookup, tensors
 
 _ATTRIBUTE = "_secateur_labels"
@@ -51,6 +52,7 @@ class Capture:
     skeleton: nn.Module
     inputs: tuple[tuple, dict]
     on_meta: bool
+    memory: MetaMemory
 
 
 def as_call(example_inputs: Any) -> tuple[tuple, dict]:
@@ -171,9 +173,10 @@ class Dispatch(TorchDispatchMode):
 class Run(Dispatch):
     """The dispatch mode under which the skeleton runs; rules read and write labels through it."""
 
-    def __init__(self, ledger: Ledger, stack: ModuleStack):
+    def __init__(self, ledger: Ledger, stack: ModuleStack, perform: MetaMemory):
         super().__init__()
         self.ledger = ledger
+        self.perform = perform
         self.stack = stack
         self.operations: list[Operation] = []
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -216,7 +219,7 @@ class Run(Dispatch):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = self.perform(func, args, kwargs)
         self._name = name = func.overloadpacket.__name__
         key = (self.module, name)
         self._ordinal = self._counts[key]
@@ -292,10 +295,10 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
     else:
         device = next((p.device for p in skeleton.parameters()), torch.device("cpu"))
         inputs = map_tensors(call, lambda t: t.detach().to(device))
-    ledger = Ledger()
+    ledger, memory = Ledger(), MetaMemory()
     label_parameters(ledger, skeleton)
-    with plain_attention(), ModuleStack(skeleton) as stack, Run(ledger, stack) as run:
+    with plain_attention(), ModuleStack(skeleton) as stack, Run(ledger, stack, memory) as run:
         output = skeleton(*inputs[0], **inputs[1])
     for tensor in tensors(output if isinstance(output, (Tensor, list, tuple, dict)) else vars(output)):
         ledger.lock_systems(run.labels(tensor).systems, "reaches the model's output")
-    return Capture(ledger, run.operations, stack.entering, skeleton, inputs, on_meta)
+    return Capture(ledger, run.operations, stack.entering, skeleton, inputs, on_meta, memory)

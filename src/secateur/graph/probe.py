@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from secateur.graph import sizes
-from secateur.graph.capture import Capture, Dispatch, ModuleStack, Operation, copy_with, plain_attention
+from secateur.graph.capture import Capture, Dispatch, Operation, copy_with, plain_attention
 from secateur.graph.classes import Classes
 from secateur.graph.groups import Group, build_groups
 from secateur.graph.labels import compressed, varying
@@ -58,7 +58,7 @@ class _Check(Dispatch):
         return tuple(result)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = self.recorded.memory(func, args, kwargs or {})
         if self.diverged:
             return out
         operations = self.recorded.operations
@@ -147,7 +147,7 @@ class Prober:
         sizes.follow_parameters(model, kept)
         check = _Check(recorded, classes, class_alive)
         try:
-            with plain_attention(), ModuleStack(model), check:
+            with plain_attention(), check:
                 model(*recorded.inputs[0], **recorded.inputs[1])
         except Exception as error:
             what = str(error).splitlines()[0] if str(error) else type(error).__name__
