@@ -246,6 +246,14 @@ def test_statistics_can_be_estimated_again(bench: Bench):
     assert any("re-estimated on 2 training batches" in note for note in tuned.card.notes)
 
 
+def test_every_recovery_starts_from_the_same_cut(bench: Bench):
+    """With the statistics that were estimated again; without them this network is another one."""
+    tuned = prune(bench, recalibrate_batches=2, recover="finetune", epochs=1, compare=("none",)).card
+    (untouched,) = tuned.comparisons
+    assert untouched.quality["accuracy"] == tuned.history[1].accuracy
+    assert untouched.quality["accuracy"] != prune(bench).card.pruned.quality["accuracy"]
+
+
 def test_without_data_and_folder(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     result = prune(bench, train_data=None, eval_data=None)
