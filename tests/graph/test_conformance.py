@@ -28,7 +28,7 @@ LEAST = {
     "squeeze_excite_conv": 2,
     "squeeze_excite_linear": 2,
     "depthwise_multiplier": 2,
-    "grouped_convolution": 2,
+    "grouped_convolution": 3,
     "group_norm": 2,
     "group_norm_of_one": 2,
     "instance_norm": 2,

@@ -25,7 +25,7 @@ from secateur.graph.adapters import adapt
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.ledger import Ledger, ParameterAxis, Site
 from secateur.graph.meta import MetaMemory
-from secateur.graph.rules import lookup, tensors
+from secateur.graph.rules import lookup, output_tensors, tensors
 
 _ATTRIBUTE = "_secateur_labels"
 
@@ -53,6 +53,7 @@ class Capture:
     inputs: tuple[tuple, dict]
     on_meta: bool
     memory: MetaMemory
+    idle: set[str]
 
 
 def as_call(example_inputs: Any) -> tuple[tuple, dict]:
@@ -181,6 +182,7 @@ class Run(Dispatch):
         self.operations: list[Operation] = []
         self._counts: Counter[tuple[str, str]] = Counter()
         self._rules: dict[Any, Any] = {}
+        self.used: set[int] = set()
         self._name = ""
         self._ordinal = 0
 
@@ -220,6 +222,7 @@ class Run(Dispatch):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         out = self.perform(func, args, kwargs)
+        self.used.update(id(t) for t in tensors((args, kwargs)))
         self._name = name = func.overloadpacket.__name__
         key = (self.module, name)
         self._ordinal = self._counts[key]
@@ -299,6 +302,13 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
     label_parameters(ledger, skeleton)
     with plain_attention(), ModuleStack(skeleton) as stack, Run(ledger, stack, memory) as run:
         output = skeleton(*inputs[0], **inputs[1])
-    for tensor in tensors(output if isinstance(output, (Tensor, list, tuple, dict)) else vars(output)):
+    unused = [(n, t) for n, t in (*skeleton.named_parameters(), *skeleton.named_buffers()) if id(t) not in run.used]
+    idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}
+    for _, tensor in unused:
+        ledger.lock_systems(run.labels(tensor).systems, "not used when the model runs on the example inputs")
+    given = list(output_tensors(output))
+    if not given:
+        raise InputError(f"the model gives back no tensor: {type(output).__name__}\nnothing could be proven of a cut")
+    for tensor in given:
         ledger.lock_systems(run.labels(tensor).systems, "reaches the model's output")
-    return Capture(ledger, run.operations, stack.entering, skeleton, inputs, on_meta, memory)
+    return Capture(ledger, run.operations, stack.entering, skeleton, inputs, on_meta, memory, idle)

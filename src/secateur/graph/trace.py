@@ -182,6 +182,13 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
     graph = PruningGraph(model, recorded, classes, literals)
     if model.training:
         graph.warnings.append("the model is in training mode; it was traced in evaluation mode and left as it was")
+    if recorded.idle:
+        names = sorted(recorded.idle)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        graph.warnings.append(
+            f"did not run on the example inputs, so nothing of it is cut: {', '.join(names[:3])}{more}; "
+            "if such a part reads a width that is cut, it will not run any more (protect it)"
+        )
     if not recorded.on_meta:
         graph.warnings.append("the forward looks at values, so it was traced on the example inputs themselves")
     return graph

@@ -97,6 +97,10 @@ def _corrected(func: Any, name: str, args: tuple, kwargs: dict, alive: Tensor) -
     x, rest = args[0], args[1:]
     if name in _PRODUCTS or name in {"sum", "nansum", "linalg_vector_norm", "norm"}:
         return func(x * alive, *rest, **kwargs)
+    if name in {"prod", "all"}:
+        return func(x.masked_fill(~alive, True), *rest, **kwargs)
+    if name == "any":
+        return func(x.masked_fill(~alive, False), *rest, **kwargs)
     if name == "amax":
         return func(x.masked_fill(~alive, -math.inf), *rest, **kwargs)
     if name == "amin":

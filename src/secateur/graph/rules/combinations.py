@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.graph.labels import UNIFORM, Labels, varying
+from secateur.graph.labels import UNIFORM, Labels, settle, varying
 from secateur.graph.rules.registry import POINTWISE, argument, axes_of, rule, tensors
 
 
@@ -35,7 +35,9 @@ def pointwise(run, func, args, kwargs, out) -> None:
     weight, uniform = all(own.is_weight for own in labels), all(own.is_uniform for own in labels)
     systems: tuple[Tensor, ...] = ()
     if any(own.systems for own in labels):
-        systems = run.ledger.meet([(own, t.shape) for own, t in zip(labels, inputs)], outs[0].shape, run.where(func))
+        systems = run.ledger.meet(
+            [(own, _own_shape(t)) for own, t in zip(labels, inputs)], outs[0].shape, run.where(func)
+        )
         if inputs and outs[0] is inputs[0] and not labels[0].systems and inputs[0]._is_view():
             run.ledger.lock_systems(systems, f"written into a part of another tensor in {run.where(func)}")
             return
@@ -82,3 +84,23 @@ def ordered(run, func, args, kwargs, out) -> None:
         elif t.dim() == args[0].dim() - 1:
             run.set(t, Labels(tuple(s.select(dims[0], 0) for s in left)))
     return None
+
+
+def _own_shape(t: Tensor) -> tuple[int, ...]:
+    """The shape without what ``expand`` added: along an expanded axis a tensor is constant and fits any size."""
+    return tuple(1 if stride == 0 else size for size, stride in zip(t.shape, t.stride()))
+
+
+@rule("glu")
+def gated(run, func, args, kwargs, out) -> None:
+    """The first half of an axis times the sigmoid of the second."""
+    x, labels = args[0], run.labels(args[0])
+    axis = argument(func, args, kwargs, "dim", -1) % x.dim()
+    halves = (*x.shape[:axis], 2, x.shape[axis] // 2, *x.shape[axis + 1 :])
+    parts = []
+    for system in labels.systems:
+        if axis in varying(system):
+            run.ledger.grid(settle(system.reshape(halves)))
+        parts.append([settle(p) for p in system.chunk(2, axis)])
+    operands = [(Labels(tuple(p[k] for p in parts)), out.shape) for k in (0, 1)]
+    run.set(out, Labels(run.ledger.meet(operands, out.shape, run.where(func))))

@@ -10,7 +10,7 @@ those of the results with ``run.set(tensor, labels)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -53,6 +53,30 @@ def tensors(tree: Any) -> Iterable[Tensor]:
     elif isinstance(tree, dict):
         for item in tree.values():
             yield from tensors(item)
+
+
+def output_tensors(output: Any) -> Iterable[Tensor]:
+    """Every tensor that a model gives back, also inside mappings, dataclasses and plain objects, in order."""
+    seen: set[int] = set()
+
+    def walk(item: Any) -> Iterable[Tensor]:
+        if isinstance(item, Tensor):
+            yield item
+            return
+        if item is None or isinstance(item, (str, bytes, int, float, complex, type)) or id(item) in seen:
+            return
+        seen.add(id(item))
+        if isinstance(item, Mapping):
+            parts: Iterable[Any] = item.values()
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            parts = item
+        else:
+            slots = [name for cls in type(item).__mro__ for name in getattr(cls, "__slots__", ())]
+            parts = [*getattr(item, "__dict__", {}).values(), *(getattr(item, name, None) for name in slots)]
+        for part in parts:
+            yield from walk(part)
+
+    return walk(output)
 
 
 def axes_of(dims: Any, ndim: int) -> list[int]:
