@@ -365,3 +365,13 @@ def test_bench_of_a_spoilt_run(secateur: Command, pruned: tuple[Path, Any], tmp_
             (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-1])
     refused(secateur("bench", tmp_path, "--backends", "eager"), "cut short")
+
+
+def test_the_learning_rate_of_finetune_and_the_input_are_obeyed(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    words = ["prune", "digits-resnet", "--train", "1", "--limit", "128", "--limit-test", "100", "--budget", "macs=60%"]
+    more = ["--epochs", "1", "--recover-lr", "0.02", "--input", "2x1x8x8", "--out", str(tmp_path / "run"), "--json"]
+    done = run(capsys, *words, *more)
+    assert done.code == 0, done
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["recovery"]["lr"] == 0.02
+    assert card["input"] == "2x1x8x8"

@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 console = Console()
 
+Input = Annotated[str | None, typer.Option("--input", help="Shape of one input: 1x3x224x224.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the results.")]
 Weights = Annotated[Path | None, typer.Option(help="Weights of the dense model, a safetensors file.")]
@@ -76,6 +77,7 @@ def prune(
     weights: Weights = None,
     pretrained: Pretrained = False,
     data_dir: DataDir = None,
+    shape: Input = None,
     out: Out = None,
     seed: int = 0,
     round_to: Annotated[int, typer.Option(help="Widths snap to multiples of this; 1 turns it off.")] = 8,
@@ -97,7 +99,7 @@ def prune(
     from secateur.pipeline import prune as run
     from secateur.pipeline import rehearse
     from secateur.training import TrainConfig
-    from secateur.workbench import set_up, train_dense
+    from secateur.workbench import parse_shape, set_up, train_dense
 
     find(method, REGISTRY)
     goal = Budget.parse(budget) if budget else None
@@ -115,6 +117,7 @@ def prune(
         pretrained=pretrained,
         limit=limit,
         limit_test=limit_test,
+        shape=parse_shape(shape) if shape else None,
         batch_size=batch_size,
         seed=seed,
     )
@@ -141,6 +144,7 @@ def prune(
         bench.model,
         bench.example,
         **wish,
+        recover_lr=recover_lr,
         eval_data=bench.test,
         seed=seed,
         names={"model": model, "data": data},
@@ -163,8 +167,9 @@ def _names(text: str) -> list[str]:
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="Name of the model, see `secateur models`.")],
-    shape: Annotated[str | None, typer.Option("--input", help="Shape of one input: 1x3x224x224.")] = None,
+    shape: Input = None,
     weights: Weights = None,
+    pretrained: Pretrained = False,
     as_json: Json = False,
 ) -> None:
     """Groups, widths, what is locked and why, and where the multiply-accumulates are."""
@@ -172,7 +177,7 @@ def inspect(
     from secateur.workbench import build_model, example_for, parse_shape
 
     example = example_for(model, parse_shape(shape) if shape else None)
-    graph = trace(build_model(model, weights=weights)[0], example)
+    graph = trace(build_model(model, weights=weights, pretrained=pretrained)[0], example)
     cost, spent = graph.cost(), graph.module_macs()
     if as_json:
         groups = [

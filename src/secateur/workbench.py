@@ -89,11 +89,16 @@ def set_up(
     pretrained: bool = False,
     limit: int | None = None,
     limit_test: int | None = None,
+    shape: tuple[int, ...] | None = None,
     batch_size: int = 64,
     seed: int = 0,
 ) -> Bench:
-    """Build the model for the data set, read the data, and make the batches."""
-    splits = load(data, data_dir=data_dir, limit=limit, limit_test=limit_test)
+    """Build the model for the data set, read the data, and make the batches.
+
+    ``shape`` is that of the example input, by default one image of the data; folders of images are resized to it.
+    """
+    size = shape[-1] if shape and data.startswith("folder:") else None
+    splits = load(data, data_dir=data_dir, limit=limit, limit_test=limit_test, image_size=size)
     torch.manual_seed(seed)
     model, source = build_model(
         name,
@@ -105,7 +110,7 @@ def set_up(
     model.eval()
     train = loader(splits.train, batch_size, shuffle=True, seed=seed, augment=splits.augment)
     test = loader(splits.test, _EVALUATION_BATCH, shuffle=False)
-    example = splits.test[0][0].unsqueeze(0)
+    example = example_for(name, shape) if shape else splits.test[0][0].unsqueeze(0)
     return Bench(model, source, splits, example, train, test)
 
 

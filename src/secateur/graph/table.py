@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from secateur.graph.trace import PruningGraph
+from secateur.graph.cost import Cost
+from secateur.graph.groups import Group
+
+_MOST_MEMBERS = 4
 
 
-def table(graph: PruningGraph, limit: int | None = None) -> str:
+def table(groups: Sequence[Group], cost: Cost) -> str:
     """One line a group: its width, what lies on it, and why it is locked if it is."""
-    groups = graph.groups[:limit]
-    free = graph.prunable
-    lines = [f"{len(free)} groups can be cut, {len(graph.groups) - len(free)} are locked; {graph.cost()}", ""]
+    free = [g for g in groups if not g.locked and g.width > 1]
+    lines = [f"{len(free)} groups can be cut, {len(groups) - len(free)} are locked; {cost}", ""]
     width = max([len(g.name) for g in groups] + [5])
     lines.append(f"{'group'.ljust(width)}  {'kind':8}{'width':>6}  tied together")
     for g in groups:
@@ -21,7 +22,8 @@ def table(graph: PruningGraph, limit: int | None = None) -> str:
         elif g.width < 2:
             text = "locked: a single unit"
         else:
-            text = ", ".join(str(m) for m in g.members[:4])
-            text += f" and {len(g.members) - 4} more" if len(g.members) > 4 else ""
+            text = ", ".join(str(m) for m in g.members[:_MOST_MEMBERS])
+            more = len(g.members) - _MOST_MEMBERS
+            text += f" and {more} more" if more > 0 else ""
         lines.append(f"{g.name.ljust(width)}  {g.kind:8}{g.width:6d}  {text}")
     return "\n".join(lines)

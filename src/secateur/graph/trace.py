@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from secateur._errors import UsageError
@@ -15,6 +16,7 @@ from secateur.graph.cost import Cost, Polynomial
 from secateur.graph.groups import Group, build_groups
 from secateur.graph.ledger import AxisRef
 from secateur.graph.probe import probe
+from secateur.graph.table import table
 
 
 class PruningGraph:
@@ -67,16 +69,12 @@ class PruningGraph:
             return self._polynomial.cost(dense)
         places = [k for k, g in enumerate(self.groups) if not g.locked and g.width > 1]
         if isinstance(widths, Tensor):
-            import torch
-
             full = torch.as_tensor(dense, device=widths.device)
             return self._polynomial.cost(full.index_put((torch.tensor(places),), widths.to(full.dtype)))
         wrong = [name for name in widths if name not in self._by_name]
         if wrong:
             raise UsageError(f"no such group: {', '.join(wrong)}\ngroups: {', '.join(self._by_name)}")
         if any(isinstance(w, Tensor) for w in widths.values()):
-            import torch
-
             values = [widths.get(self.groups[k].name, self.groups[k].width) for k in places]
             return self.cost(torch.stack([torch.as_tensor(v, dtype=torch.float64) for v in values]))
         for name, width in widths.items():
@@ -155,9 +153,7 @@ class PruningGraph:
         return int(class_alive[line].sum())
 
     def __str__(self) -> str:
-        from secateur.graph.table import table
-
-        return table(self)
+        return table(self.groups, self.cost())
 
 
 def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
