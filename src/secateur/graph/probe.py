@@ -118,12 +118,16 @@ class Prober:
         self.groups, self.group_of = build_groups(self.recorded.ledger, self.classes, [])
 
     def run(self) -> tuple[Classes, list[Literal]]:
+        mended = False
         for _ in range(_MOST_ROUNDS):
             if all(g.locked or g.width < 2 for g in self.groups):
                 break
-            failure = next((f for seed in (0, 1) if (f := self.dry_run(seed, self.literals)[0])), None)
+            # Code that followed the first cut without help follows the second; mended code has to show it twice.
+            seeds = (0, 1) if mended else (0,)
+            failure = next((f for seed in seeds if (f := self.dry_run(seed, self.literals)[0])), None)
             if failure is None:
                 break
+            mended = True
             if not self._mend(failure):
                 self._lock(failure)
                 self.settle()
