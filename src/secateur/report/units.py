@@ -86,5 +86,5 @@ def times(factor: float | None) -> str:
 def listed(value: Any) -> str:
     """A text as it is, a table as ``name value`` pairs."""
     if isinstance(value, dict):
-        return ", ".join(f"{spoken(str(k))} {v}" for k, v in value.items() if v not in (None, ""))
+        return ", ".join(f"{spoken(str(k))} {v}" for k, v in value.items() if v not in (None, "", []))
     return str(value)
