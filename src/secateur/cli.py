@@ -96,12 +96,14 @@ def prune(
 
     from secateur.budget import Budget
     from secateur.methods import REGISTRY, find
+    from secateur.models import default_input_shape
     from secateur.pipeline import prune as run
     from secateur.pipeline import rehearse
     from secateur.training import TrainConfig
     from secateur.workbench import parse_shape, set_up, train_dense
 
     find(method, REGISTRY)
+    default_input_shape(model)
     goal = Budget.parse(budget) if budget else None
     if not (weights or pretrained or train) and recover not in ("scratch-e", "scratch-b") and ".py:" not in model:
         raise UsageError(
