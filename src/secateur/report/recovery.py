@@ -103,14 +103,15 @@ def _draw(
         hovertemplate="%{customdata}<extra></extra>", cliponaxis=False,
     )  # fmt: skip
     for rival, line in rivals.items():
+        tint = colours([card.method, *rivals])[rival]
         figure.add_scatter(
             x=[p.x for p in line], y=[scale * (p.value or 0) for p in line], mode="lines",
-            line={"color": colours([card.method, *rivals])[rival], "width": 1.5}, cliponaxis=False,
+            line={"color": tint, "width": 1.5}, cliponaxis=False,
             hovertemplate=f"{escape(rival)}, epoch %{{x}}: %{{y:.2f}}<extra></extra>",
         )  # fmt: skip
         figure.add_annotation(
             x=line[-1].x, y=scale * (line[-1].value or 0), text=escape(rival), showarrow=False,
-            xanchor="left", yanchor="middle", xshift=4, font={"size": 12},
+            xanchor="right", yanchor="top", yshift=-8, font={"size": 12, "color": tint},
         )  # fmt: skip
     _cut_lines(figure, [p.x for p in points if p.event == "cut"])
     last = seen[-1]
@@ -133,7 +134,7 @@ def _draw(
         )  # fmt: skip
     unit = " (%)" if is_fraction(name) else ""
     figure.update_layout(
-        height=380, showlegend=False, margin={"l": 8, "r": 72, "t": 34, "b": 52},
+        height=380, showlegend=False, margin={"l": 8, "r": 20, "t": 34, "b": 52},
         xaxis={
             "title": {"text": f"epoch since the start of the run (n = {len(seen)} measurements)"},
             "fixedrange": True, "zeroline": False, "rangemode": "tozero",
