@@ -194,24 +194,27 @@ class Prober:
         found = []
         for twin in self._alike(operation):
             owner = "" if up is None else twin.module.rsplit(".", up)[0] if up else twin.module
-            if axis < len(twin.shapes[0]):
-                ref = self.recorded.ledger.axis(twin.outputs[0], axis, twin.shapes[0][axis])
-                if ref.systems:
-                    found.append(Literal(owner, attribute, ref, index=index))
+            refs = self._axes(twin)
+            if axis < len(refs) and refs[axis].systems:
+                found.append(Literal(owner, attribute, refs[axis], index=index))
         return found
 
+    def _axes(self, operation: Operation) -> list[AxisRef]:
+        """The axes whose sizes the operation's code may have written down: of its result, then of what it reads."""
+        shape = operation.shapes[0] if operation.shapes else ()
+        systems = operation.outputs[0] if operation.outputs else ()
+        results = [self.recorded.ledger.axis(systems, axis, size) for axis, size in enumerate(shape)]
+        return results + [AxisRef(s.shape[axis], ((s, axis),)) for s in operation.inputs for axis in varying(s)]
+
     def _candidates(self, operation: Operation, path: str) -> list[tuple[str, int | None, int]]:
-        """Attributes of a module that hold the old size of an axis of the operation's result."""
-        if not operation.shapes:
-            return []
+        """Attributes of a module that hold the old size of an axis of the operation."""
         module = self.recorded.skeleton.get_submodule(path)
         known = {(x.attribute, x.index) for x in self.literals if x.module == path}
         found = []
-        for axis, size in enumerate(operation.shapes[0]):
-            ref = self.recorded.ledger.axis(operation.outputs[0], axis, size)
+        for axis, ref in enumerate(self._axes(operation)):
             line = self.classes.line(ref)
             if line is not None and not self.classes.locked[line].all():
-                found += [(a, i, axis) for a, i in sizes.read(module, size) if (a, i) not in known]
+                found += [(a, i, axis) for a, i in sizes.read(module, ref.size) if (a, i) not in known]
         return found
 
     # -- locking --------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def slice_(run, func, args, kwargs, out) -> None:
     _moved(run, labels, lambda s: func(s, *args[1:], **kwargs), out)
 
 
-@rule("split", "split_with_sizes", "chunk", "tensor_split")
+@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk")
 def split(run, func, args, kwargs, out) -> None:
     labels = run.labels(args[0])
     axis = argument(func, args, kwargs, "dim", 0) % args[0].dim()
