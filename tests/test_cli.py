@@ -369,9 +369,22 @@ def test_bench_of_a_spoilt_run(secateur: Command, pruned: tuple[Path, Any], tmp_
 
 def test_the_learning_rate_of_finetune_and_the_input_are_obeyed(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     words = ["prune", "digits-resnet", "--train", "1", "--limit", "128", "--limit-test", "100", "--budget", "macs=60%"]
-    more = ["--epochs", "1", "--recover-lr", "0.02", "--input", "2x1x8x8", "--out", str(tmp_path / "run"), "--json"]
+    more = [
+        "--epochs",
+        "1",
+        "--recover-lr",
+        "0.02",
+        "--input",
+        "2x1x8x8",
+        "--recalibrate",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+        "--json",
+    ]
     done = run(capsys, *words, *more)
     assert done.code == 0, done
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["recovery"]["lr"] == 0.02
     assert card["input"] == "2x1x8x8"
+    assert any("re-estimated on 2 training batches" in note for note in card["notes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -11,16 +12,16 @@ from torch.nn import functional as F
 WIDTH, HEADS, HEAD_DIM = 12, 4, 3
 
 
-class Tokens(nn.Module):
+class Tokens(nn.Module, ABC):
     """What most token toys share: 6 numbers a token in, a residual stream, LayerNorm, 5 classes out."""
 
     def __init__(self, inputs: int = 6, width: int = WIDTH):
         super().__init__()
         self.enter, self.norm, self.head = nn.Linear(inputs, width), nn.LayerNorm(width), nn.Linear(width, 5)
 
+    @abstractmethod
     def body(self, x: Tensor) -> Tensor:
         """(batch, tokens, width) to the same shape."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, 6) to (batch, 5)."""

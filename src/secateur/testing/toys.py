@@ -6,6 +6,7 @@ and, within a toy, mostly different, so that a mix-up of two axes cannot go unno
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -22,16 +23,16 @@ def conv_bn(inputs: int, outputs: int, kernel: int = 3, **settings: Any) -> nn.S
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))
 
 
-class Image(nn.Module):
+class Image(nn.Module, ABC):
     """What the image toys share: 3 channels in, features, global pooling, 5 classes out."""
 
     def __init__(self, features: int):
         super().__init__()
         self.head = nn.Linear(features, 5)
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """(batch, 3, 8, 8) to (batch, features, height, width)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 3, 8, 8) to (batch, 5)."""
