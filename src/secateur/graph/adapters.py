@@ -100,6 +100,18 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
         return total
 
 
+def without_cache(model: nn.Module) -> nn.Module:
+    """Have a Hugging Face model, in place, not give its attention cache as a result: it is no part of the function.
+
+    A cache holds the keys of every head, so as an output it would forbid to cut any. Returns ``model``.
+    """
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if getattr(config, "use_cache", False) is True:
+            config.use_cache = False  # type: ignore[union-attr]
+    return model
+
+
 def adapt(model: nn.Module) -> nn.Module:
     """Replace, in place, what keeps widths apart only by coincidence. Returns ``model``."""
     for module in model.modules():

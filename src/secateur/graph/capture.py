@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur._errors import InputError
-from secateur.graph.adapters import adapt
+from secateur.graph.adapters import adapt, without_cache
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.ledger import Ledger, ParameterAxis, Site
 from secateur.graph.meta import MetaMemory
@@ -102,7 +102,7 @@ def copy_with(model: nn.Module, change: Any) -> nn.Module:
 
 def skeleton_of(model: nn.Module, on_meta: bool) -> nn.Module:
     """The model's modules in evaluation mode, on the meta device or sharing the model's tensors."""
-    return adapt(copy_with(model, lambda _, t: t.to("meta") if on_meta else t)).eval()
+    return without_cache(adapt(copy_with(model, lambda _, t: t.to("meta") if on_meta else t))).eval()
 
 
 @contextlib.contextmanager

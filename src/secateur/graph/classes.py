@@ -35,7 +35,7 @@ class Classes:
 
     def __init__(self, ledger: Ledger, extra_locks: Sequence[tuple[Array, str]] = ()):
         self._ledger = ledger
-        pairs = [(a.numpy(), b.numpy()) for a, b in ledger.ties]
+        pairs = [(a.numpy(), b.numpy()) for a, b, _ in ledger.ties]
         a = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, dtype=np.int64)
         b = np.concatenate([p[1] for p in pairs]) if pairs else np.zeros(0, dtype=np.int64)
         both = (a > 0) & (b > 0)

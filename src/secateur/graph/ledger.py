@@ -105,7 +105,7 @@ class Ledger:
         self.count = 1
         self.axes: list[ParameterAxis] = []
         self.roles: dict[int, set[str]] = {}
-        self.ties: list[tuple[Tensor, Tensor]] = []
+        self.ties: list[tuple[Tensor, Tensor, str]] = []
         self.locks: list[tuple[Tensor, str]] = []
         self.grids: dict[tuple, Grid] = {}
         self.terms: list[Term] = []
@@ -121,16 +121,19 @@ class Ledger:
         self.count += count
         return labels
 
-    def tie(self, a: Tensor, b: Tensor, reason: str) -> None:
-        """Elements that lie on one another share their fate. ``a`` and ``b`` have the same shape."""
+    def tie(self, a: Tensor, b: Tensor, where: str) -> None:
+        """Elements that lie on one another share their fate. ``a`` and ``b`` have the same shape.
+
+        ``where`` names the operation in which they meet.
+        """
         if a.data_ptr() == b.data_ptr() and a.stride() == b.stride():
             return
         a, b = a.reshape(-1), b.reshape(-1)
-        self.ties.append((a, b))
+        self.ties.append((a, b, where))
         for one, other in ((a, b), (b, a)):
             met = one[other == 0]
             if met.numel() and bool(met.any()):
-                self.lock(met, reason)
+                self.lock(met, f"meets a fixed axis in {where}")
 
     def lock(self, labels: Tensor, reason: str) -> None:
         """These labels cannot be removed."""
@@ -216,7 +219,7 @@ class Ledger:
                     if common:
                         a = compressed(self.project(s, common, batch), common)
                         b = compressed(self.project(t, common, batch), common)
-                        self.tie(a, b, f"meets a fixed axis in {where}")
+                        self.tie(a, b, where)
             self._meet_fixed(result, result_spans, fixed, where)
             self._meet_fixed(systems, spans, result_fixed, where)
             merged = list(result)
