@@ -8,7 +8,6 @@ the real tensors, which the skeleton then shares.
 from __future__ import annotations
 
 import contextlib
-import copy
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur._errors import InputError
 from secateur.graph.adapters import adapt, without_cache
+from secateur.graph.clone import copy_with
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.ledger import Ledger, ParameterAxis, Site
 from secateur.graph.meta import MetaMemory
@@ -75,29 +75,6 @@ def map_tensors(tree: Any, change: Any) -> Any:
     if isinstance(tree, dict):
         return {key: map_tensors(item, change) for key, item in tree.items()}
     return tree
-
-
-def plain_tensors(model: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Tensors that modules hold as ordinary attributes."""
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor):
-                yield module, name, value
-
-
-def copy_with(model: nn.Module, change: Any) -> nn.Module:
-    """A deep copy of the modules in which every parameter and buffer is ``change(name, tensor)``.
-
-    The dense tensors are never copied. Tied tensors stay tied.
-    """
-    memo: dict[int, Any] = {}
-    for name, parameter in model.named_parameters():
-        memo[id(parameter)] = nn.Parameter(change(name, parameter.detach()), requires_grad=parameter.requires_grad)
-    for name, buffer in model.named_buffers():
-        memo[id(buffer)] = change(name, buffer.detach())
-    for _, name, value in plain_tensors(model):
-        memo.setdefault(id(value), change(f"<attribute {name}>", value.detach()))
-    return copy.deepcopy(model, memo)
 
 
 def skeleton_of(model: nn.Module, on_meta: bool) -> nn.Module:
@@ -177,6 +154,7 @@ class Run(Dispatch):
     def __init__(self, ledger: Ledger, stack: ModuleStack, perform: MetaMemory):
         super().__init__()
         self.ledger = ledger
+        ledger.here = self.where
         self.perform = perform
         self.stack = stack
         self.operations: list[Operation] = []

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from secateur.graph import sizes
-from secateur.graph.capture import Capture, Dispatch, Operation, copy_with, plain_attention
+from secateur.graph.capture import Capture, Dispatch, Operation, plain_attention
 from secateur.graph.classes import Classes
+from secateur.graph.clone import copy_with
 from secateur.graph.groups import Group, build_groups
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import AxisRef, Literal

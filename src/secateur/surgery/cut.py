@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from secateur.graph import sizes
 from secateur.graph.adapters import adapt
-from secateur.graph.capture import copy_with
+from secateur.graph.clone import copy_with
+from secateur.surgery.config import follow_config
 from secateur.surgery.plan import Plan, check_fingerprint, from_runs
 
 
@@ -39,5 +40,6 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     for size in plan.sizes:
         sizes.write(small.get_submodule(size.module), size.attribute, size.value, size.index)
     sizes.follow_parameters(small, plan.slices)
+    follow_config(small, plan)
     small.secateur_plan = plan  # type: ignore[assignment]
     return small

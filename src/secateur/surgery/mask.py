@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from secateur._errors import VerifyError
 from secateur.graph.adapters import adapt
-from secateur.graph.capture import Dispatch, ModuleStack, copy_with, plain_attention
+from secateur.graph.capture import Dispatch, ModuleStack, plain_attention
+from secateur.graph.clone import copy_with
 from secateur.graph.rules import argument, axes_of
 from secateur.surgery.plan import Plan, Read, check_fingerprint, from_runs
 

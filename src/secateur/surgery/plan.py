@@ -74,6 +74,18 @@ class Size:
 
 
 @dataclass(frozen=True)
+class ConfigField:
+    """A whole number in the model's configuration: ``path`` is dotted for one of a sub-configuration."""
+
+    path: str
+    index: int | None
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.path}{'' if self.index is None else f'[{self.index}]'}={self.value}"
+
+
+@dataclass(frozen=True)
 class Read:
     """An operation of the masked model that must not see removed units.
 
@@ -100,6 +112,8 @@ class Plan:
         sizes: remembered sizes that change.
         reads: see :class:`Read`.
         why: method, budget, costs: whatever explains the choice.
+        config: fields of a Hugging Face configuration that follow, so that plain transformers builds the cut shapes;
+            none where no configuration can say them.
     """
 
     fingerprint: str
@@ -108,6 +122,7 @@ class Plan:
     sizes: tuple[Size, ...] = ()
     reads: tuple[Read, ...] = ()
     why: Mapping[str, Any] = field(default_factory=dict)
+    config: tuple[ConfigField, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -149,6 +164,7 @@ class Plan:
                 sizes=tuple(Size(**s) for s in data["sizes"]),
                 reads=tuple(Read(**{**r, "shape": tuple(r["shape"])}) for r in data["reads"]),
                 why=data["why"],
+                config=tuple(ConfigField(**f) for f in data.get("config", ())),
                 schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

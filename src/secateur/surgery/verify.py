@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from secateur._errors import VerifyError
 from secateur.graph.adapters import without_cache
-from secateur.graph.capture import Dispatch, as_call, copy_with, map_tensors, one_thread
+from secateur.graph.capture import Dispatch, as_call, map_tensors, one_thread
+from secateur.graph.clone import copy_with
 from secateur.graph.rules import output_tensors
 from secateur.surgery.cut import cut
 from secateur.surgery.mask import mask

@@ -1,0 +1,110 @@
+"""Copies of a model with other tensors in it, made in milliseconds.
+
+``copy.deepcopy`` walks into every attribute of every module. Here modules are cloned by their dictionaries, plain
+values are shared, and only what is neither (configurations, schedulers, objects that hold modules) is deep-copied.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: What a copy may share with its original: values, and code.
+_SHARED = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type,
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+)
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+
+
+def plain_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that modules hold as ordinary attributes."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                yield name, value
+
+
+def copy_with(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    """A copy of the modules in which every parameter and buffer is ``change(name, tensor)``.
+
+    The dense tensors are never copied. Tied tensors stay tied. Dictionaries of nothing but tensors are caches that the
+    model filled when it ran (at other sizes, maybe), so the copy starts with empty ones.
+    """
+    memo: dict[int, Any] = {}
+    for name, parameter in model.named_parameters():
+        new = nn.Parameter(change(name, parameter.detach()), requires_grad=parameter.requires_grad)
+        if parameter.__dict__:
+            new.__dict__.update(parameter.__dict__)
+        memo[id(parameter)] = new
+    for name, buffer in model.named_buffers():
+        memo[id(buffer)] = change(name, buffer.detach())
+    for name, value in plain_tensors(model):
+        if id(value) not in memo:
+            memo[id(value)] = change(f"<attribute {name}>", value.detach())
+    originals = list(model.modules())
+    for module in originals:
+        memo[id(module)] = module.__class__.__new__(module.__class__)
+    for module in originals:
+        _fill(memo[id(module)], module, memo)
+    return memo[id(model)]
+
+
+def _fill(new: nn.Module, module: nn.Module, memo: dict[int, Any]) -> None:
+    target = new.__dict__
+    for name, value in module.__dict__.items():
+        if name in _REGISTRIES:
+            target[name] = {k: None if v is None else memo[id(v)] for k, v in value.items()}
+        else:
+            target[name] = _copied(value, memo)
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in _SHARED:
+        return value
+    found = memo.get(id(value))
+    if found is not None:
+        return found
+    if kind is dict or kind is OrderedDict:
+        if value and all(isinstance(v, Tensor) for v in value.values()):
+            return kind()
+        new = kind()
+        memo[id(value)] = new
+        for k, v in value.items():
+            new[k] = _copied(v, memo)
+        return new
+    if kind is list:
+        new = []
+        memo[id(value)] = new
+        new.extend(_copied(v, memo) for v in value)
+        return new
+    if kind is tuple:
+        return tuple([_copied(v, memo) for v in value])
+    if kind is set:
+        return set(value)
+    if kind is types.MethodType:
+        return types.MethodType(value.__func__, memo.get(id(value.__self__), value.__self__))
+    if kind is functools.partial:
+        keywords = {k: _copied(v, memo) for k, v in value.keywords.items()}
+        return functools.partial(_copied(value.func, memo), *[_copied(v, memo) for v in value.args], **keywords)
+    return copy.deepcopy(value, memo)
