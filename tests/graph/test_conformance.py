@@ -13,8 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.graph import PruningGraph, trace
+from secateur.graph.rules import output_tensors
 from secateur.surgery import Plan, cut, make_plan, verify
-from secateur.testing.toys import toys
+from secateur.testing.patterns import patterns
 
 # How many groups of each toy have to be cuttable, so that an engine that locks everything does not pass.
 LEAST = {
@@ -63,6 +64,130 @@ LEAST = {
     "pixel_shuffle": 3,
     "conv1d": 2,
     "conv3d": 2,
+    "split_literal": 3,
+    "split_attribute": 3,
+    "slice_literal": 3,
+    "slice_attribute": 5,
+    "slice_halves": 1,
+    "slice_strided": 1,
+    "c2f": 5,
+    "shuffle_grouped": 4,
+    "shuffle_dense": 4,
+    "pixel_unshuffle": 2,
+    "grouped_deconvolution": 2,
+    "static_shape": 3,
+    "write_into_slice": 2,
+    "partial_write": 3,
+    "repeat_interleave": 2,
+    "constant_gather": 2,
+    "maxout_amax": 3,
+    "maxout_max": 2,
+    "pooled_channels": 2,
+    "unfold": 3,
+    "unfold_fold": 2,
+    "glu_module": 2,
+    "pyramid": 5,
+    "attention_norm": 2,
+    "attention_unit": 2,
+    "attention_rotary_halves": 2,
+    "attention_rotary_pairs": 1,
+    "rotary_layer": 3,
+    "one_head_fixed_scale": 3,
+    "one_head_scale_of_width": 2,
+    "one_head_fused": 2,
+    "attention_relative_position": 2,
+    "attention_indexed": 2,
+    "attention_per_head": 2,
+    "attention_split_sizes": 1,
+    "attention_multi_query": 1,
+    "attention_einsum": 2,
+    "attention_einsum_parameters": 0,
+    "attention_linear": 2,
+    "channel_attention": 0,
+    "einsum_mixing": 2,
+    "transformer_decoder": 7,
+    "attention_windows": 3,
+    "lstm": 2,
+    "gru": 2,
+    "lstm_cell": 2,
+    "sru": 1,
+    "mamba": 2,
+    "fourier_tokens": 1,
+    "fourier_channels": 1,
+    "fourier_filter": 1,
+    "codebook": 2,
+    "experts_routed": 3,
+    "experts_stacked": 2,
+    "experts_soft": 0,
+    "mean_over_width": 2,
+    "mean_by_hand": 1,
+    "norm_by_hand": 2,
+    "windows_of_tokens": 2,
+    "embedding_bag": 1,
+    "weight_norm_hook": 1,
+    "weight_norm": 1,
+    "spectral_norm_hook": 2,
+    "spectral_norm": 2,
+    "depends_on_size": 4,
+    "depends_on_width": 0,
+    "scaled_by_width": 2,
+    "dataclass_out": 2,
+    "parameter_list": 3,
+    "own_statistics": 3,
+    "checkpoint": 2,
+    "own_function": 3,
+    "own_forward": 2,
+    "hyper_network": 1,
+    "local_response_norm": 1,
+    "siamese_difference": 2,
+    "siamese_cosine": 2,
+}
+
+# What the engine can only lock today though a cleverer one could cut it: (toy, group, words of the reason): why.
+LOCKED_FOR_NOW = {
+    (
+        "split_literal",
+        "stem.0",
+        "split_with_sizes",
+    ): "the sizes stand in the code, only a new one could follow",
+    ("slice_literal", "stem.0", "slice"): "the border stands in the code, only a new one could follow",
+    ("split_attribute", "stem.0", "split_with_sizes"): "the two entries of the list would have to be bound at once",
+    ("mamba", "x_proj", "split_with_sizes"): "rank and states would have to be bound at once",
+    ("attention_split_sizes", "qkv", "view"): "two numbers of heads would have to be bound at once",
+    ("slice_halves", "stem.0", "slice"): "nothing says yet that the border is half of the width",
+    ("slice_strided", "stem.0", "strided slice"): "every second channel is a grid of pairs, which is not looked for",
+    ("attention_rotary_pairs", "q", "strided slice"): "the slice is within a head, whole heads could go",
+    ("attention_multi_query", "kv", "bmm"): "keys that were expanded over the heads look as if they had fixed heads",
+    (
+        "attention_einsum_parameters",
+        "q",
+        "_unsafe_view",
+    ): "an axis labelled by head and by width is counted wrongly",
+    ("experts_soft", "up#2", "_unsafe_view"): "an axis labelled by expert and by width is counted wrongly",
+    ("channel_attention", "enter", "shape"): "c // num_heads ties the residual width to the heads by a quotient",
+    ("write_into_slice", "a.0", "copy_"): "a write into a part could put the labels there",
+    ("constant_gather", "stem.0", "index"): "a constant index could be cut and renumbered",
+    ("maxout_max", "both.0", "max"): "the order along one axis of two says nothing of the other axes",
+    ("unfold", "stem.0", "im2col"): "im2col moves data and has no rule",
+    ("unfold_fold", "back", "col2im"): "col2im has no rule",
+    ("fourier_tokens", "enter", "_fft_c2c"): "a transform over tokens leaves channels apart",
+    ("fourier_filter", "enter", "_fft_r2c"): "a transform over tokens leaves channels apart",
+    ("experts_routed", "enter", "index"): "rows picked by a mask are still rows of all channels",
+    ("experts_stacked", "up", "index"): "whole experts could go if the gate's rows went with them",
+    ("embedding_bag", "bag#2", "_embedding_bag"): "a mean of rows is made of the same columns",
+    ("weight_norm_hook", "stem.0", "meets a fixed axis"): "_weight_norm_interface has no rule",
+    ("weight_norm", "stem.0", "meets a fixed axis"): "_weight_norm_interface has no rule",
+    ("depends_on_width", "stem.0", "does not follow a cut"): "the branch could stay if the width stays above the limit",
+    ("hyper_network", "weight", "shape"): "the shape stands in the code, only a new one could follow",
+}
+
+# What has to stay: neighbours among channels, or an order, are part of the function.
+LOCKED_FOR_GOOD = {
+    ("pooled_channels", "a.0", "pool"),
+    ("local_response_norm", "a", "avg_pool3d"),
+    ("fourier_channels", "enter", "_fft_c2c"),
+    ("codebook", "book", "argmin"),
+    ("attention_relative_position", "table", "index"),
 }
 
 # Widths in units, where a unit is more than a channel: these are what the pattern is about.
@@ -79,14 +204,17 @@ UNITS = {
     "attention_grouped_query": {"q": 2},
     "mha_batch_first": {"attention": 4},
 }
-HEADS = [name for name in LEAST if "attention" in name or name.startswith(("mha", "transformer"))]
+# A part of the cost does not grow with the batch: the products that make a weight.
+COMPUTED_WEIGHTS = {"spectral_norm", "spectral_norm_hook", "hyper_network"}
+HEADLESS = {"attention_rotary_pairs", "attention_split_sizes", "attention_multi_query", "attention_einsum_parameters"}
+HEADS = [n for n in LEAST if n.startswith(("attention", "cross", "mha", "transformer")) and n not in HEADLESS]
 
 
 @cache
 def traced(name: str) -> tuple[nn.Module, Any, PruningGraph]:
     """The toy, its inputs and its graph; norms have statistics of their own, as after training."""
     torch.manual_seed(0)
-    model, example = toys()[name]
+    model, example = patterns()[name]()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
             assert module.running_var is not None
@@ -95,10 +223,11 @@ def traced(name: str) -> tuple[nn.Module, Any, PruningGraph]:
     return model, example, trace(model, example)
 
 
-def random_plan(graph: PruningGraph, seed: int) -> Plan:
-    """Keep from one unit to all but one of every group."""
+def random_plan(graph: PruningGraph, seed: int, least: int = 1) -> Plan:
+    """Keep from ``least`` units to all but one of every group."""
     rng = np.random.default_rng(seed)
-    keep = {g.name: rng.choice(g.width, rng.integers(1, g.width), replace=False).tolist() for g in graph.prunable}
+    some = {g.name: rng.integers(min(least, g.width - 1), g.width) for g in graph.prunable}
+    keep = {g.name: rng.choice(g.width, some[g.name], replace=False).tolist() for g in graph.prunable}
     return make_plan(graph, keep)
 
 
@@ -116,25 +245,25 @@ def repeated(example: Any, times: int) -> Any:
 
 def leaves(output: Any) -> list[Tensor]:
     """Every tensor of a nested output."""
-    if isinstance(output, Tensor):
-        return [output]
-    return [t for item in (output.values() if isinstance(output, dict) else output) for t in leaves(item)]
+    return list(output_tensors(output))
 
 
 def counted(model: nn.Module, example: Any) -> tuple[int, int]:
     """(MACs, parameters) by PyTorch's own counter, which does not see into fused kernels."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    (own_kernels, *_) = torch.backends.mkldnn.set_flags(False)
     try:
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
             call(model.eval(), example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        torch.backends.mkldnn.set_flags(own_kernels)
     return counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
 
 
 def test_every_toy_has_a_least_number():
-    assert set(LEAST) == set(toys())
+    assert set(LEAST) == set(patterns())
 
 
 @pytest.mark.parametrize(("name", "least"), LEAST.items())
@@ -161,12 +290,14 @@ def test_cut_equals_mask(name: str, seed: int):
 @pytest.mark.parametrize("name", LEAST)
 def test_the_cost_is_the_cost_of_the_cut_model(name: str, seed: int):
     model, example, graph = traced(name)
-    plan = random_plan(graph, seed)
+    # Of an axis of one, einsum makes a pointwise product, which PyTorch's counter does not count.
+    plan = random_plan(graph, seed, least=2)
     cost, dense = graph.cost(plan.widths), graph.cost()
     assert (cost.macs, cost.params) == counted(cut(model, plan), example)
     assert (dense.macs, dense.params) == counted(cut(model, make_plan(graph, {})), example)
-    assert cost.params < dense.params
-    assert cost.macs < dense.macs
+    if graph.prunable:
+        assert cost.params < dense.params
+        assert cost.macs < dense.macs
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -203,7 +334,8 @@ def test_the_batch_does_not_matter(name: str):
     again = trace(model, repeated(example, 3))
     assert again.widths == graph.widths
     assert again.cost().params == graph.cost().params
-    assert again.cost().macs == 3 * graph.cost().macs
+    if name not in COMPUTED_WEIGHTS:
+        assert again.cost().macs == 3 * graph.cost().macs
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -220,6 +352,14 @@ def test_the_table_and_the_reasons(name: str):
         assert group.name in text
         assert bool(group.reason) == group.locked
         assert all(m.positions.shape[0] == group.width for m in group.members)
+
+
+@pytest.mark.parametrize(("name", "group", "words"), [*LOCKED_FOR_NOW, *sorted(LOCKED_FOR_GOOD)])
+def test_what_is_locked_says_where(name: str, group: str, words: str):
+    """A failure here may be good news: move the toy from LOCKED_FOR_NOW to LEAST."""
+    _, _, graph = traced(name)
+    assert graph[group].locked, "this can be cut now"
+    assert words in graph[group].reason
 
 
 def test_the_two_halves_of_a_gate_go_together():

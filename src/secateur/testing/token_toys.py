@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -212,27 +213,27 @@ class Mixer(Tokens):
         return x + self.channel_b(F.gelu(self.channel_a(self.norm_b(x))))
 
 
-def token_toys() -> dict[str, tuple[nn.Module, Any]]:
-    """Every toy by name with example inputs of batch 1."""
+def token_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
+    """What builds every toy of this file, with example inputs of batch 1."""
 
     def tokens() -> Tensor:
         return torch.randn(1, 7, 6)
 
     return {
-        "layer_norm": (LayerNormed(), tokens()),
-        "gated_mlp": (GatedMLP(), tokens()),
-        "class_token": (ClassToken(), torch.randn(1, 3, 8, 8)),
-        "attention_separate": (SeparateAttention(), tokens()),
-        "attention_fused": (FusedAttention(), tokens()),
-        "attention_manual": (ManualAttention(), tokens()),
-        "attention_chunked": (ChunkedAttention(), tokens()),
-        "attention_grouped_query": (GroupedQueryAttention(), tokens()),
-        "mha_batch_first": (MultiheadAttention(batch_first=True, need_weights=False), tokens()),
-        "mha_batch_first_weights": (MultiheadAttention(batch_first=True, need_weights=True), tokens()),
-        "mha_batch_second": (MultiheadAttention(batch_first=False, need_weights=False), tokens()),
-        "mha_batch_second_weights": (MultiheadAttention(batch_first=False, need_weights=True), tokens()),
-        "cross_attention": (CrossAttention(), {"x": tokens(), "memory": torch.randn(1, 5, 4)}),
-        "transformer_encoder": (Encoder(), tokens()),
-        "tied_embedding": (TiedEmbedding(), torch.randint(0, 11, (1, 7))),
-        "mixer": (Mixer(), tokens()),
+        "layer_norm": lambda: (LayerNormed(), tokens()),
+        "gated_mlp": lambda: (GatedMLP(), tokens()),
+        "class_token": lambda: (ClassToken(), torch.randn(1, 3, 8, 8)),
+        "attention_separate": lambda: (SeparateAttention(), tokens()),
+        "attention_fused": lambda: (FusedAttention(), tokens()),
+        "attention_manual": lambda: (ManualAttention(), tokens()),
+        "attention_chunked": lambda: (ChunkedAttention(), tokens()),
+        "attention_grouped_query": lambda: (GroupedQueryAttention(), tokens()),
+        "mha_batch_first": lambda: (MultiheadAttention(batch_first=True, need_weights=False), tokens()),
+        "mha_batch_first_weights": lambda: (MultiheadAttention(batch_first=True, need_weights=True), tokens()),
+        "mha_batch_second": lambda: (MultiheadAttention(batch_first=False, need_weights=False), tokens()),
+        "mha_batch_second_weights": lambda: (MultiheadAttention(batch_first=False, need_weights=True), tokens()),
+        "cross_attention": lambda: (CrossAttention(), {"x": tokens(), "memory": torch.randn(1, 5, 4)}),
+        "transformer_encoder": lambda: (Encoder(), tokens()),
+        "tied_embedding": lambda: (TiedEmbedding(), torch.randint(0, 11, (1, 7))),
+        "mixer": lambda: (Mixer(), tokens()),
     }

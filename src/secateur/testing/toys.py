@@ -360,41 +360,48 @@ class ConvolutionsOf(nn.Module):
         return self.head(self.b(self.norm(self.a(x)).relu()).flatten(2).mean(2))
 
 
-def toys() -> dict[str, tuple[nn.Module, Any]]:
-    """Every toy by name with example inputs of batch 1 (a tensor, or a dict of keyword arguments)."""
+def image_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
+    """What builds every toy of this file, with example inputs of batch 1."""
 
     def image() -> Tensor:
         return torch.randn(1, 3, 8, 8)
 
-    found: dict[str, tuple[nn.Module, Any]] = {
-        "residual": (Residual(), image()),
-        "concat": (Concat(), image()),
-        "concat_with_itself": (ConcatWithItself(), image()),
-        "chunk_glu": (GatedLinearUnit(), image()),
-        "channel_shuffle": (ChannelShuffle(), image()),
-        "flatten_linear": (FlattenLinear(), image()),
-        "linear_view_deconvolution": (LinearViewDeconvolution(), torch.randn(1, 10)),
-        "squeeze_excite_conv": (SqueezeExcite(linear=False), image()),
-        "squeeze_excite_linear": (SqueezeExcite(linear=True), image()),
-        "depthwise_multiplier": (DepthwiseMultiplier(), image()),
-        "grouped_convolution": (GroupedConvolution(), image()),
-        "group_norm": (Normed(lambda width: nn.GroupNorm(4, width)), image()),
-        "group_norm_of_one": (Normed(lambda width: nn.GroupNorm(1, width)), image()),
-        "instance_norm": (Normed(lambda width: nn.InstanceNorm2d(width, affine=True)), image()),
-        "prelu": (Normed(nn.PReLU), image()),
-        "layer_scale": (LayerScale(), image()),
-        "bare_parameter": (BareParameter(), image()),
-        "used_twice": (UsedTwice(), image()),
-        "unet": (UNet(), image()),
-        "in_place": (InPlace(), image()),
-        "dict_in_dict_out": (DictInDictOut(), {"image": image(), "table": torch.randn(1, 4)}),
-        "dense_block": (DenseBlock(), image()),
-        "frozen": (Frozen(), image()),
-        "no_grad_branch": (NoGradBranch(), image()),
-        "data_dependent": (DataDependent(), image().abs()),
-        "pre_activation": (PreActivation(), image()),
-        "pixel_shuffle": (PixelShuffle(), image()),
-        "conv1d": (ConvolutionsOf(1), torch.randn(1, 3, 12)),
-        "conv3d": (ConvolutionsOf(3), torch.randn(1, 3, 4, 4, 4)),
+    return {
+        "residual": lambda: (Residual(), image()),
+        "concat": lambda: (Concat(), image()),
+        "concat_with_itself": lambda: (ConcatWithItself(), image()),
+        "chunk_glu": lambda: (GatedLinearUnit(), image()),
+        "channel_shuffle": lambda: (ChannelShuffle(), image()),
+        "flatten_linear": lambda: (FlattenLinear(), image()),
+        "linear_view_deconvolution": lambda: (LinearViewDeconvolution(), torch.randn(1, 10)),
+        "squeeze_excite_conv": lambda: (SqueezeExcite(linear=False), image()),
+        "squeeze_excite_linear": lambda: (SqueezeExcite(linear=True), image()),
+        "depthwise_multiplier": lambda: (DepthwiseMultiplier(), image()),
+        "grouped_convolution": lambda: (GroupedConvolution(), image()),
+        "group_norm": lambda: (Normed(lambda width: nn.GroupNorm(4, width)), image()),
+        "group_norm_of_one": lambda: (Normed(lambda width: nn.GroupNorm(1, width)), image()),
+        "instance_norm": lambda: (Normed(lambda width: nn.InstanceNorm2d(width, affine=True)), image()),
+        "prelu": lambda: (Normed(nn.PReLU), image()),
+        "layer_scale": lambda: (LayerScale(), image()),
+        "bare_parameter": lambda: (BareParameter(), image()),
+        "used_twice": lambda: (UsedTwice(), image()),
+        "unet": lambda: (UNet(), image()),
+        "in_place": lambda: (InPlace(), image()),
+        "dict_in_dict_out": lambda: (DictInDictOut(), {"image": image(), "table": torch.randn(1, 4)}),
+        "dense_block": lambda: (DenseBlock(), image()),
+        "frozen": lambda: (Frozen(), image()),
+        "no_grad_branch": lambda: (NoGradBranch(), image()),
+        "data_dependent": lambda: (DataDependent(), image().abs()),
+        "pre_activation": lambda: (PreActivation(), image()),
+        "pixel_shuffle": lambda: (PixelShuffle(), image()),
+        "conv1d": lambda: (ConvolutionsOf(1), torch.randn(1, 3, 12)),
+        "conv3d": lambda: (ConvolutionsOf(3), torch.randn(1, 3, 4, 4, 4)),
     }
-    return {**found, **token_toys()}
+
+
+def toys() -> dict[str, tuple[nn.Module, Any]]:
+    """The common kinds of wiring by name, with example inputs of batch 1 (a tensor, or a dict of keyword arguments).
+
+    :func:`secateur.testing.patterns.patterns` has the rarer kinds as well.
+    """
+    return {name: make() for name, make in {**image_toys(), **token_toys()}.items()}
