@@ -22,6 +22,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_KNOWN = 24
+
 
 class SecateurError(Exception):
     """The root of the tree: catch this to catch everything that Secateur raises on purpose."""
@@ -47,7 +49,8 @@ class UnknownName(UsageError):
         lines = [f"unknown {kind} {name!r}"]
         if near:
             lines.append(f"did you mean {' or '.join(repr(n) for n in near)}?")
-        lines.append(f"known: {', '.join(known)}" if known else f"no {kind} is known")
+        more = f" and {len(known) - _MOST_KNOWN} more" if len(known) > _MOST_KNOWN else ""
+        lines.append(f"known: {', '.join(known[:_MOST_KNOWN])}{more}" if known else f"no {kind} is known")
         if hint:
             lines.append(hint)
         super().__init__("\n".join(lines))

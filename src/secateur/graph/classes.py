@@ -31,6 +31,7 @@ class Classes:
         of: class of each label, shape ``[labels]``; label 0 is in a class of its own.
         reasons: why a class is locked; a class that is not in here can be removed.
         heads: classes that a grid made into units along a batch axis of a product of activations.
+        grid_ties: labels that a grid tied, and where.
     """
 
     def __init__(self, ledger: Ledger, extra_locks: Sequence[tuple[Array, str]] = ()):
@@ -43,6 +44,7 @@ class Classes:
         self._locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
         self._locks += list(extra_locks)
         self.heads: set[int] = set()
+        self.grid_ties: list[tuple[Array, Array, str]] = []
         self._close()
         self._settle_grids()
 
@@ -106,6 +108,8 @@ class Classes:
                     locked.update(int(c) for c in np.unique(roots(fixed)))
                 one, other = one[keep], other[keep]
                 self._ties.append((one, other))
+                layout = " x ".join(str(n) for n in labels.shape)
+                self.grid_ties.append((one, other, f"layout {layout} in {grid.where}"))
                 ends = np.unique(np.stack([self.of[one], self.of[other]]), axis=1)
                 for x, y in ends.T:
                     rx, ry = root(int(x)), root(int(y))

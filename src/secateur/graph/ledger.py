@@ -6,7 +6,7 @@ is a ``meet`` followed by a ``reduce``. Every rule of ``rules.py`` is made of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +38,7 @@ class Grid:
     axes: tuple[int, ...]
     projections: list[tuple[tuple[int, ...], Tensor]] = field(default_factory=list)
     batch_axes: set[int] = field(default_factory=set)
+    where: str = ""
 
     @property
     def labels(self) -> Tensor:
@@ -112,6 +113,8 @@ class Ledger:
         self.sites: list[Site] = []
         self.literals: list[Literal] = []
         self._projected: dict[tuple, tuple[Tensor, Tensor]] = {}
+        #: Names the running operation.
+        self.here: Callable[[], str] = str
 
     # -- labels ---------------------------------------------------------------------------------------------------
 
@@ -152,7 +155,7 @@ class Ledger:
         key = (system.data_ptr(), *[(system.shape[a], system.stride(a)) for a in axes])
         found = self.grids.get(key)
         if found is None:
-            found = self.grids[key] = Grid(system, axes)
+            found = self.grids[key] = Grid(system, axes, where=self.here())
         return found
 
     def project(self, system: Tensor, axes: tuple[int, ...], batch: bool = False) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from secateur._errors import UsageError
 from secateur.graph.capture import Capture, capture, one_thread
 from secateur.graph.classes import Classes
 from secateur.graph.cost import Cost, Polynomial
+from secateur.graph.explain import Explainer
+from secateur.graph.explanation import Explanation
 from secateur.graph.groups import Group, build_groups
 from secateur.graph.ledger import AxisRef
 from secateur.graph.probe import probe
@@ -80,6 +83,25 @@ class PruningGraph:
         for name, width in widths.items():
             dense[self._by_name[name]] = width
         return self._polynomial.cost(dense)
+
+    def explain(self, name: str) -> Explanation:
+        """Why is it tied to what it is tied to, or locked?
+
+        Args:
+            name: a module (``"layer3.0.conv2"``), a parameter (``"layer3.0.conv2.weight"``) or a group.
+
+        Returns:
+            For every group on the axes of it: its width, what else lies on it and through which operations, and why it
+            is locked if it is. ``print`` it.
+
+        Raises:
+            UnknownName: nothing has this name.
+        """
+        return self._explainer.explain(name)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self)
 
     def module_macs(self) -> dict[str, int]:
         """Multiply-accumulates of the dense model by the path of the module that spends them."""
