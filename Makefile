@@ -30,7 +30,7 @@ check: setup
 
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check '.[bench]'
-	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.engine --quick
 
 docs: setup
 	$(BIN)/python docs/generate.py

@@ -1,25 +1,73 @@
 """The two sides of the engine benchmark: the same job, each as its documentation says.
 
-The job: find out what is tied to what in a network, choose half of every width, and have a smaller network that runs.
+The job: find out what is tied to what in a network, judge every unit by the sum of its absolute weights, and have a
+network of about half the work that runs.
 """
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from secateur import Budget, Plan, PruningGraph, cut, plan, score, trace
+from secateur._errors import BudgetError
 from secateur._optional import require
-from secateur.graph import trace
-from secateur.surgery import Plan, cut, make_plan
+
+#: Ours: what is to remain of the multiply-accumulates, and the least share of a group (the default of ``plan``).
+BUDGET = 0.5
+FLOOR = 0.1
+#: The peer's: the share of every width that goes; 0.7 of the inputs by 0.7 of the outputs is about half of the work.
+PEER_RATIO = 0.3
 
 
-def ours(model: nn.Module, x: Tensor) -> tuple[nn.Module, Plan]:
-    """Trace, keep the first half of the units of every group, cut. The smaller network and its plan."""
-    graph = trace(model, x)
-    plan = make_plan(graph, {g.name: range(g.width - g.width // 2) for g in graph.prunable})
-    return cut(model, plan), plan
+class Ours:
+    """One job of Secateur; what it has come to stays readable when it fails on the way.
+
+    Attributes:
+        graph, plan, small: the results so far.
+        seconds, cpu: of each stage that ended.
+    """
+
+    def __init__(self) -> None:
+        self.graph: PruningGraph | None = None
+        self.plan: Plan | None = None
+        self.small: nn.Module | None = None
+        self.seconds: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start, cpu = time.perf_counter(), time.process_time()
+        yield
+        self.seconds[name], self.cpu[name] = time.perf_counter() - start, time.process_time() - cpu
+
+    def run(self, model: nn.Module, inputs: Any, traced: Callable[[], None] = lambda: None) -> None:
+        """Trace, score, plan at half of the multiply-accumulates (or as near as it gets), cut."""
+        with self._stage("trace"):
+            self.graph = graph = trace(model, inputs)
+        traced()
+        with self._stage("scores"):
+            scores = score(graph, "l1")
+        with self._stage("plan"):
+            self.plan = made = plan_half(graph, scores)
+        with self._stage("cut"):
+            self.small = cut(model, made)
+
+
+def plan_half(graph: PruningGraph, scores: dict[str, Tensor]) -> Plan:
+    """The same share of every group, so that the budget holds; every group at its floor where it cannot."""
+    for round_to in (8, 1):
+        try:
+            return plan(graph, scores, Budget(macs=BUDGET), ranking="layer", round_to=round_to, floor=FLOOR)
+        except BudgetError:
+            continue
+    return plan(graph, scores, {g.name: math.ceil(FLOOR * g.width) for g in graph.prunable if g.name in scores})
 
 
 def require_peer() -> Any:
@@ -31,33 +79,26 @@ def require_peer() -> Any:
     return require("torch_pruning", "bench")
 
 
-def classifiers(model: nn.Module, num_classes: int) -> list[nn.Module]:
-    """The layers that give the classes, which the peer's documentation asks its user to list by hand."""
-    found: list[nn.Module] = []
-    for module in model.modules():
-        outputs = getattr(module, "out_features", None) if isinstance(module, nn.Linear) else None
-        outputs = module.out_channels if isinstance(module, nn.Conv2d) else outputs
-        if outputs == num_classes:
-            found.append(module)
-    return found
-
-
-def peer(model: nn.Module, x: Tensor, ignored: list[nn.Module], importance: Any) -> nn.Module:
-    """Torch-Pruning's pruner at half of every width. It changes ``model``, which is also what it returns."""
+def peer(model: nn.Module, inputs: Any, ignored: list[nn.Module], importance: Any) -> None:
+    """Torch-Pruning's pruner at 0.7 of every width. It changes ``model``."""
     import torch_pruning as tp
 
     pruner = tp.pruner.MagnitudePruner(
-        model, x, importance=importance, global_pruning=False, pruning_ratio=0.5, ignored_layers=ignored
+        model, inputs, importance=importance, global_pruning=False, pruning_ratio=PEER_RATIO, ignored_layers=ignored
     )
     pruner.step()
+
+
+def ready_for_peer(model: nn.Module) -> nn.Module:
+    """What the peer's user does by hand: no cache of keys and values among the outputs, which it cannot follow."""
+    for module in model.modules():
+        if getattr(getattr(module, "config", None), "use_cache", False):
+            module.config.use_cache = False  # type: ignore[union-attr]
     return model
 
 
 def peer_importance() -> Any:
-    """The L1 importance of the peer, which adds up the time spent in it: ``.seconds`` and ``.cpu``.
-
-    Ours keeps the first half and scores nothing, so the time of the peer's scores has to be known apart.
-    """
+    """The L1 importance of the peer, which adds up the time spent in it: ``.seconds`` and ``.cpu``."""
     import torch_pruning as tp
 
     class Timed(tp.importance.MagnitudeImportance):
@@ -73,3 +114,19 @@ def peer_importance() -> Any:
                 self.cpu += time.process_time() - cpu
 
     return Timed(p=1)
+
+
+def tiny() -> tuple[nn.Module, Tensor]:
+    """The network of the warm-up: what a library imports and caches on first use is not timed."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+    return model.eval(), torch.randn(1, 3, 32, 32)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur._optional import require
+
 _TEXT = {"vocab_size": 512, "num_hidden_layers": 2, "max_position_embeddings": 128}
 _ENCODER = {**_TEXT, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
 _DECODER = {
@@ -178,9 +180,12 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
 
 
 def build_hf(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A model with seeded random weights in evaluation mode, and keyword inputs that it takes."""
-    import transformers
+    """A model with seeded random weights in evaluation mode, and keyword inputs that it takes.
 
+    Raises:
+        MissingExtra: transformers is not installed.
+    """
+    transformers = require("transformers", "hf")
     config_class, model_class, arguments, kind = FAMILIES[name]
     if name == "detr":
         arguments = {**arguments, "backbone_config": _small_resnet(transformers)}
@@ -206,7 +211,9 @@ def _image(config: Any) -> Tensor:
 
 
 def _speech(config: Any) -> dict[str, Tensor]:
-    features = torch.randn(1, config.num_mel_bins, 2 * config.max_source_positions)
+    features = torch.randn(
+        1, config.num_mel_bins, 2 * config.max_source_positions, generator=torch.Generator().manual_seed(0)
+    )
     return {"input_features": features, "decoder_input_ids": _tokens(config, 8)}
 
 

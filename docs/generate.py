@@ -1,8 +1,10 @@
-"""Write the reference pages that follow from the registries: `make docs`."""
+"""Write the pages that follow from the registries and from stored results: `make docs`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import zoo_page
 
 from secateur import data, models
 from secateur.budget.presets import PRESETS
@@ -31,6 +33,7 @@ def main() -> None:
     for title, pairs in sections.items():
         text += f"\n## {title}\n\n{rows(pairs)}\n"
     (HERE / "names.md").write_text(text, encoding="utf-8")
+    zoo_page.PAGE.write_text(zoo_page.page(zoo_page.stored()), encoding="utf-8")
 
 
 if __name__ == "__main__":
