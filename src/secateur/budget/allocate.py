@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,32 +18,15 @@ from torch import Tensor
 
 from secateur._errors import BudgetError, UnknownName, UsageError
 from secateur.budget.budget import Budget
+from secateur.budget.lane import Lane, Share, make_lane
+from secateur.budget.uniform import narrow_until_said, uniform_lanes
 from secateur.graph import Group, PruningGraph
-from secateur.surgery import Plan, make_plan
+from secateur.surgery import Plan, follow, make_plan
 
 RANKINGS = {
     "global": "one ranking over the network, scores divided by their group's mean",
     "layer": "the same share of every group",
 }
-
-
-@dataclass(frozen=True)
-class _Lane:
-    """One group in the allocation: what it may lose and in what order."""
-
-    name: str
-    width: int
-    order: np.ndarray
-    rank: np.ndarray
-    floor: int
-    step: int
-
-    def snap(self, kept: np.ndarray | int) -> int:
-        """The nearest allowed width that is not larger; never below the floor."""
-        kept = int(kept)
-        if kept >= self.width:
-            return self.width
-        return max(self.floor, kept // self.step * self.step)
 
 
 def plan(
@@ -55,6 +38,7 @@ def plan(
     ranking: str = "global",
     protect: Sequence[str] = (),
     floor: float = 0.1,
+    uniform: bool = False,
 ) -> Plan:
     """Decide which units stay.
 
@@ -67,32 +51,48 @@ def plan(
         ranking: ``"global"`` or ``"layer"``.
         protect: names or patterns (``layer1.*``) of groups, modules or parameters that stay whole.
         floor: the least share of a group that stays; at least one unit always does.
+        uniform: groups that do the same job in every layer of a stack keep the same width (their units may differ),
+            and a Hugging Face model keeps to widths that its configuration can say, so that plain transformers reads
+            back what ``save_pretrained`` writes. What is held back is in ``plan.why["held"]``, with the reason.
 
     Returns:
-        The plan, with the costs and the choices in ``plan.why``.
+        The plan, with the costs and the choices in ``plan.why``. Of a Hugging Face model, ``plan.config`` has the
+        fields of the configuration that follow, or ``plan.why["config"]`` the reason why none do.
 
     Raises:
         BudgetError: the budget cannot be reached; the message says what can, and what holds it.
-        UsageError: unknown groups, a ranking that does not exist, numbers out of range.
+        UsageError: unknown groups, a ranking that does not exist, numbers out of range, uniform widths that no
+            configuration says together.
     """
     _check(ranking, round_to, floor)
     spared = protected(graph, protect)
-    why = {"ranking": ranking, "round_to": round_to, "floor": floor, "protect": list(protect)}
+    why: dict[str, Any] = {"ranking": ranking, "round_to": round_to, "floor": floor, "protect": list(protect)}
     if isinstance(budget, Budget):
-        lanes = _lanes(graph, scores, spared, round_to, floor)
-        widths = _allocate(graph, lanes, budget, ranking, spared)
+        lanes, held = _lanes(graph, scores, spared, round_to, floor, uniform)
+        kept = _allocate(graph, lanes, budget, ranking, spared, held)
         why["budget"] = budget.as_dict()
+        if uniform:
+            why |= {"uniform": True, "held": held}
+            made = narrow_until_said(lanes, kept, lambda k: _made(graph, scores, _group_widths(lanes, k), why))
+        else:
+            made = _made(graph, scores, _group_widths(lanes, kept), why)
     else:
+        if uniform:
+            raise UsageError("uniform=True chooses widths for a budget; a preset has its own: give one of the two")
         _check_widths(graph, scores, budget)
         widths = {n: w for n, w in budget.items() if n not in spared}
-        why = {"widths": dict(widths), "protect": list(protect)}
+        made = _made(graph, scores, widths, {"widths": dict(widths), "protect": list(protect)})
+    cost, dense = graph.cost(made.widths), graph.cost()
+    return made.explain(macs=cost.macs, params=cost.params, dense_macs=dense.macs, dense_params=dense.params)
+
+
+def _made(graph: PruningGraph, scores: Mapping[str, Tensor], widths: Mapping[str, int], why: Mapping[str, Any]) -> Plan:
+    """The plan that keeps the best units of every group."""
     keep = {}
     for name, width in widths.items():
         best = torch.argsort(scores[name].double(), descending=True, stable=True)[:width]
         keep[name] = sorted(best.tolist())
-    made = make_plan(graph, keep, **why)
-    cost, dense = graph.cost(made.widths), graph.cost()
-    return made.explain(macs=cost.macs, params=cost.params, dense_macs=dense.macs, dense_params=dense.params)
+    return follow(graph, make_plan(graph, keep, **why))
 
 
 def _check(ranking: str, round_to: int, floor: float) -> None:
@@ -154,40 +154,36 @@ def protected(graph: PruningGraph, patterns: Iterable[str]) -> set[str]:
 
 
 def _lanes(
-    graph: PruningGraph, scores: Mapping[str, Tensor], spared: set[str], round_to: int, floor: float
-) -> list[_Lane]:
-    lanes = []
-    for group in graph.prunable:
-        if group.name in spared or group.name not in scores:
-            continue
-        values = _sound(scores[group.name], group.name, group.width).numpy()
-        order = np.argsort(-values, kind="stable")
-        mean = float(np.abs(values).mean()) or 1.0
-        lanes.append(_Lane(group.name, group.width, order, values[order] / mean, *_steps(group, round_to, floor)))
-    return lanes
+    graph: PruningGraph, scores: Mapping[str, Tensor], spared: set[str], round_to: int, floor: float, uniform: bool
+) -> tuple[list[Lane], dict[str, str]]:
+    """What may be narrowed, and of ``uniform`` which roles are held back and why."""
+    free = [g for g in graph.prunable if g.name not in spared and g.name in scores]
+    values = {g.name: _sound(scores[g.name], g.name, g.width).numpy() for g in free}
+    if uniform:
+        sorted_out = uniform_lanes(graph, free)
+        found, held = sorted_out.lanes, sorted_out.held
+    else:
+        found, held = {g.name: (Share(g),) for g in free}, {}
+    return [make_lane(name, shares, values, round_to, floor) for name, shares in found.items()], held
 
 
-def _steps(group: Group, round_to: int, floor: float) -> tuple[int, int]:
-    """The least width of a group and the step of its widths."""
-    step = round_to if group.kind == "channel" else 1
-    if step > 1 and group.width < 2 * step:
-        step = max(1, group.width // 4)
-    least = max(1, math.ceil(floor * group.width))
-    return min(group.width, math.ceil(least / step) * step), step
+def _group_widths(lanes: Iterable[Lane], kept: Mapping[str, int]) -> dict[str, int]:
+    return {name: width for lane in lanes for name, width in lane.group_widths(kept[lane.name]).items()}
 
 
 def _allocate(
-    graph: PruningGraph, lanes: list[_Lane], budget: Budget, ranking: str, spared: set[str]
+    graph: PruningGraph, lanes: list[Lane], budget: Budget, ranking: str, spared: set[str], held: Mapping[str, str]
 ) -> dict[str, int]:
+    """How much of every lane is kept."""
     dense = graph.cost()
     limit = budget.limit(dense)
 
-    def spend(widths: Mapping[str, int]) -> float:
-        return getattr(graph.cost(widths), budget.metric)
+    def spend(kept: Mapping[str, int]) -> float:
+        return getattr(graph.cost(_group_widths(lanes, kept)), budget.metric)
 
     least = {lane.name: lane.floor for lane in lanes}
     if spend(least) > limit:
-        raise BudgetError(_unreachable(graph, lanes, budget, limit, spend(least), spared))
+        raise BudgetError(_unreachable(graph, lanes, budget, limit, spend(least), spared, held))
 
     if ranking == "layer":
         ranks = [(np.arange(lane.width, 0, -1) - 0.5) / lane.width for lane in lanes]
@@ -210,7 +206,7 @@ def _allocate(
 
 
 def _give_back(
-    lanes: list[_Lane], ranks: list[np.ndarray], widths: dict[str, int], limit: float, spend
+    lanes: list[Lane], ranks: list[np.ndarray], widths: dict[str, int], limit: float, spend
 ) -> dict[str, int]:
     """Widen groups step by step, the best dropped unit first, as long as the budget holds.
 
@@ -232,7 +228,13 @@ def _give_back(
 
 
 def _unreachable(
-    graph: PruningGraph, lanes: list[_Lane], budget: Budget, limit: float, least: float, spared: set[str]
+    graph: PruningGraph,
+    lanes: list[Lane],
+    budget: Budget,
+    limit: float,
+    least: float,
+    spared: set[str],
+    held: Mapping[str, str],
 ) -> str:
     """What can be reached, and what holds it."""
     base = getattr(graph.cost(), budget.metric)
@@ -244,6 +246,8 @@ def _unreachable(
     locked = [g for g in graph.groups if g.locked]
     if spared:
         lines.append(f"- {len(spared)} protected: {', '.join(sorted(spared)[:4])}")
+    for name, why in list(held.items())[:4]:
+        lines.append(f"- uniform=True holds back {name}: {why[:110]}")
     reasons: dict[str, list[Group]] = {}
     for g in locked:
         reasons.setdefault(g.reason.split(" in ")[0][:110], []).append(g)

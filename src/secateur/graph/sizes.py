@@ -6,6 +6,7 @@ else (a number of groups, of heads, a width written into a ``view``) is a :class
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from secateur.graph.ledger import ParameterAxis
+
+#: Attributes under which modules keep an object of settings.
+SETTINGS = ("config", "cfg", "args", "hparams")
 
 
 def slices(axes: Iterable[ParameterAxis], alive: np.ndarray) -> dict[str, dict[int, np.ndarray]]:
@@ -28,23 +32,46 @@ def slices(axes: Iterable[ParameterAxis], alive: np.ndarray) -> dict[str, dict[i
 
 
 def write(module: nn.Module, attribute: str, value: int, index: int | None = None) -> None:
-    """Set an integer attribute, or one entry of a tuple of integers; what the module does not have is left alone."""
-    current = getattr(module, attribute, None)
+    """Set an integer attribute, or one entry of a tuple of integers; what the module does not have is left alone.
+
+    ``config.num_heads`` is a field of an object of settings. The module gets a copy of its own first, because others
+    may hold the same object.
+    """
+    holder, _, name = attribute.rpartition(".")
+    if not holder:
+        _set(module, attribute, value, index)
+    elif hasattr(settings := getattr(module, holder, None), name):
+        own = copy.copy(settings)
+        _set(own, name, value, index)
+        setattr(module, holder, own)
+
+
+def _set(target: Any, attribute: str, value: int, index: int | None) -> None:
+    current = getattr(target, attribute, None)
     if current is None:
         return
     if index is None:
         if isinstance(current, int):
-            setattr(module, attribute, value)
+            setattr(target, attribute, value)
     elif isinstance(current, (tuple, list)):
         entries = list(current)
         entries[index] = value
-        setattr(module, attribute, type(current)(entries))
+        setattr(target, attribute, type(current)(entries))
 
 
 def read(module: nn.Module, old: int) -> list[tuple[str, int | None]]:
-    """Every integer attribute, or entry of a tuple attribute, that equals ``old``."""
+    """Every integer attribute, or entry of a tuple attribute, that equals ``old``; then the fields of settings."""
+    found = _equal(module, old)
+    for holder in SETTINGS:
+        settings = vars(module).get(holder)
+        if hasattr(settings, "__dict__") and not isinstance(settings, (nn.Module, type)):
+            found += [(f"{holder}.{name}", index) for name, index in _equal(settings, old)]
+    return found
+
+
+def _equal(target: Any, old: int) -> list[tuple[str, int | None]]:
     found: list[tuple[str, int | None]] = []
-    for name, value in vars(module).items():
+    for name, value in vars(target).items():
         if isinstance(value, int) and not isinstance(value, bool) and value == old:
             found.append((name, None))
         elif isinstance(value, (tuple, list)) and not name.startswith("_"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateur.models.hugging_face import example_inputs as example_inputs
 from secateur.models.registry import ModelEntry as ModelEntry
 from secateur.models.registry import build as build
 from secateur.models.registry import default_input_shape as default_input_shape

@@ -1,6 +1,7 @@
 """Plans, and the only code that touches weights."""
 
 from secateur.surgery.cut import cut as cut
+from secateur.surgery.express import follow as follow
 from secateur.surgery.files import load as load
 from secateur.surgery.files import save as save
 from secateur.surgery.mask import Masked as Masked

@@ -1,0 +1,127 @@
+"""The configuration of a Hugging Face model: its whole numbers, and the model that plain transformers builds of it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from secateur._errors import UsageError
+from secateur.surgery.plan import ConfigField, Plan
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def is_hugging_face(model: nn.Module) -> bool:
+    """Whether transformers made the class of this model."""
+    # A model of transformers cannot be there unless transformers was imported already.
+    library = sys.modules.get("transformers")
+    return library is not None and isinstance(model, library.PreTrainedModel)
+
+
+def shapes(model: nn.Module, buffers: bool = True) -> Shapes:
+    """Shape of every parameter, and of every buffer."""
+    found = {name: tuple(t.shape) for name, t in model.named_parameters()}
+    return found | ({name: tuple(t.shape) for name, t in model.named_buffers()} if buffers else {})
+
+
+def whole_numbers(config: Any, prefix: str = "") -> list[ConfigField]:
+    """Every field, or entry of a list, that could be a width: a whole number from 2 on, also of sub-configurations."""
+    found: list[ConfigField] = []
+    for name in config.to_dict():
+        value = getattr(config, name, None)
+        if name.endswith("_id") or name.startswith("_"):
+            continue
+        if hasattr(value, "to_dict"):
+            found += whole_numbers(value, f"{prefix}{name}.")
+        elif type(value) is int and value > 1:
+            found.append(ConfigField(prefix + name, None, value))
+        elif isinstance(value, (list, tuple)):
+            found += [ConfigField(prefix + name, i, v) for i, v in enumerate(value) if type(v) is int and v > 1]
+    return found
+
+
+def write_config(config: Any, fields: Iterable[ConfigField]) -> None:
+    """Set fields in place."""
+    for field in fields:
+        *path, name = field.path.split(".")
+        holder = config
+        for part in path:
+            holder = getattr(holder, part)
+        value: Any = field.value
+        if field.index is not None:
+            entries = list(getattr(holder, name))
+            entries[field.index] = field.value
+            value = type(getattr(holder, name))(entries)
+        setattr(holder, name, value)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What transformers says while it builds a model that nobody will use."""
+    logging: Any = sys.modules["transformers"].utils.logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def rebuilt(model: nn.Module, fields: Iterable[ConfigField], device: str = "meta") -> nn.Module:
+    """The model that ``from_pretrained`` builds before it reads weights, had ``save_pretrained`` written these fields.
+
+    Raises:
+        Exception: of any kind, where the configuration or the class refuses.
+    """
+    from transformers.initialization import no_init_weights
+
+    original: Any = model.config
+    with _quiet():
+        changed = copy.deepcopy(original)
+        write_config(changed, fields)
+        config = type(original).from_dict(json.loads(changed.to_json_string()))
+        with torch.device(device), no_init_weights():
+            built: Any = type(model)(config)  # type: ignore[call-arg]
+        # Tying is left out together with the initialisation.
+        built.tie_weights()
+        return built
+
+
+class Refusal:
+    """Stands in for ``save_pretrained`` where the files would be read back wrongly."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        raise UsageError(
+            f"save_pretrained would write files that plain transformers cannot read back: {self.reason}\n"
+            "keep this model with sc.save(model, folder) and sc.load(folder, model=dense), "
+            "or plan with uniform=True, which keeps to widths that a configuration can say"
+        )
+
+
+def follow_config(small: nn.Module, plan: Plan) -> None:
+    """Bring the configuration of a cut model in line, or keep it from being written where that cannot be done.
+
+    Only models of transformers, and modules that hold one, are touched.
+    """
+    if plan.config and is_hugging_face(small):
+        write_config(small.config, plan.config)
+        return
+    if not plan.slices or "transformers" not in sys.modules:
+        return
+    reason = plan.why.get("config") or "its configuration does not say the widths that were cut"
+    for module in small.modules():
+        if is_hugging_face(module):
+            module.__dict__["save_pretrained"] = Refusal(reason)
