@@ -44,7 +44,7 @@ def few_words(locked: Mapping[str, int] | None) -> str:
     """What is locked, in a few words with the number of units of each, the most first."""
     found: dict[str, int] = {}
     for reason, width in (locked or {}).items():
-        words = " ".join(reason.split()[:4])
+        words = " ".join(reason.split(" in ")[0].split()[:5])
         for pattern, text in REASONS:
             match = re.match(pattern, reason)
             if match:
@@ -139,12 +139,13 @@ def _top(result: Mapping[str, Any]) -> list[str]:
             + (f": {', '.join(f'`{name}`' for name in result['slower_on'])}." if slower else ".")
         )
     memory = f", {hardware['memory_gib']} GiB" if hardware.get("memory_gib") else ""
+    commit = f" at commit `{protocol['commit']}`" if protocol["commit"] else ""
     load = hardware["load_average"]
     loads = " to ".join(f"{load[when][0]:.1f}" for when in ("before", "after") if when in load)
     return [
         *lines,
         "",
-        f"Measured {protocol['date']} at commit `{protocol['commit']}` on {hardware['cpu']} ({hardware['cores']} cores"
+        f"Measured {protocol['date']}{commit} on {hardware['cpu']} ({hardware['cores']} cores"
         f"{memory}; threads: {protocol['threads']}; load average {loads}), median of {protocol['repeats']}. "
         f"Versions: {versions}.",
         "",

@@ -30,7 +30,7 @@ def test_reasons_become_a_few_words_the_most_first():
     words = zoo_page.few_words(locked)
     assert words == "code of Attention 64, fixed axes 12, outputs 10, no rule for im2col 5, others 1"
     assert zoo_page.few_words(None) == ""
-    assert zoo_page.few_words({"something that nobody has named": 2}) == "something that nobody has 2"
+    assert zoo_page.few_words({"strided slice in the model": 2}) == "strided slice 2"
 
 
 def test_no_path_of_a_machine_gets_onto_the_page():
