@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.graph import PruningGraph, trace
-from secateur.graph.rules import output_tensors
+from secateur.graph.trees import output_tensors
 from secateur.surgery import Plan, cut, make_plan, verify
 from secateur.testing.patterns import patterns
 

@@ -100,15 +100,19 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
         return total
 
 
-def without_cache(model: nn.Module) -> nn.Module:
-    """Have a Hugging Face model, in place, not give its attention cache as a result: it is no part of the function.
+def plain_settings(model: nn.Module) -> nn.Module:
+    """Settings of a Hugging Face model, in place, under which its function is the same and can be followed.
 
-    A cache holds the keys of every head, so as an output it would forbid to cut any. Returns ``model``.
+    An attention cache holds the keys of every head, so as an output it would forbid to cut any. A mixture of experts
+    is computed by products of stacked weights instead of a fused kernel or a loop over what the router chose. Returns
+    ``model``.
     """
     for module in model.modules():
         config = getattr(module, "config", None)
         if getattr(config, "use_cache", False) is True:
             config.use_cache = False  # type: ignore[union-attr]
+        if getattr(config, "_experts_implementation", None) is not None:
+            config._experts_implementation = "batched_mm"  # type: ignore[union-attr]
     return model
 
 

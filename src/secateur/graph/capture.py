@@ -1,38 +1,37 @@
 """One forward pass, with labels following every activation.
 
-The model runs once as a *skeleton*: a copy of its modules whose parameters live on the meta device, so nothing is
-computed and nothing of the user's model is touched. Models that look at their values cannot run that way; those run on
-the real tensors, which the skeleton then shares.
+The model runs once as a *skeleton*: a copy of its modules whose parameters live on the meta device, so next to nothing
+is computed and nothing of the user's model is touched. Models that look at what their parameters computed cannot run
+that way; those run on the real tensors, which the skeleton then shares.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur._errors import InputError
-from secateur.graph.adapters import adapt, without_cache
-from secateur.graph.clone import copy_with
+from secateur.graph.admit import does_not_run, oddity
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.ledger import Ledger, ParameterAxis, Site
+from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MetaMemory
-from secateur.graph.rules import lookup, output_tensors, tensors
+from secateur.graph.rules import lookup
+from secateur.graph.skeleton import Dispatch, ModuleStack, plain_kernels, skeleton_of, without_numbers
+from secateur.graph.trees import map_tensors, output_tensors, tensors
 
 _ATTRIBUTE = "_secateur_labels"
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One ATen operation that ran: where, and what its first tensors carried."""
+    """One ATen operation that ran: where, what its tensors carried, and the numbers that it was given as values."""
 
     name: str
     module: str
@@ -40,15 +39,29 @@ class Operation:
     shapes: tuple[tuple[int, ...], ...]
     outputs: tuple[tuple[Tensor, ...], ...]
     inputs: tuple[Tensor, ...]
+    numbers: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Capture:
-    """A finished pass."""
+    """A finished pass.
+
+    Attributes:
+        ledger: what was written down.
+        operations: what ran, in order.
+        entering: label systems that entered each module.
+        model: the model itself; the pass ran on a copy.
+        skeleton: that copy.
+        inputs: what it ran on.
+        on_meta: without numbers.
+        memory: results on the meta device.
+        idle: modules that did not run.
+    """
 
     ledger: Ledger
     operations: list[Operation]
-    entering: dict[str, tuple[Tensor, ...]]
+    entering: dict[str, list[Tensor]]
+    model: nn.Module
     skeleton: nn.Module
     inputs: tuple[tuple, dict]
     on_meta: bool
@@ -65,98 +78,34 @@ def as_call(example_inputs: Any) -> tuple[tuple, dict]:
     return (example_inputs,), {}
 
 
-def map_tensors(tree: Any, change: Any) -> Any:
-    """A copy of nested arguments with every tensor changed."""
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, (list, tuple)):
-        items = [map_tensors(item, change) for item in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    if isinstance(tree, dict):
-        return {key: map_tensors(item, change) for key, item in tree.items()}
-    return tree
+#: Operations whose numbers are values, not sizes: one that depends on a width makes another function of the cut model.
+_FILLS = {"full", "full_like", "new_full", "fill", "fill_", "scalar_tensor"}
 
 
-def skeleton_of(model: nn.Module, on_meta: bool) -> nn.Module:
-    """The model's modules in evaluation mode, on the meta device or sharing the model's tensors."""
-    return without_cache(adapt(copy_with(model, lambda _, t: t.to("meta") if on_meta else t))).eval()
-
-
-@contextlib.contextmanager
-def plain_attention() -> Iterator[None]:
-    """Attention as products and a softmax, so that labels can be followed through it."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Label tensors are small: waking threads for them costs more than it saves, far more on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-class ModuleStack:
-    """Whose code is running? Hooks on every module of one model keep the answer in :attr:`path`."""
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-        self.paths: list[str] = [""]
-        self.entering: dict[str, tuple[Tensor, ...]] = {}
-
-    @property
-    def path(self) -> str:
-        return self.paths[-1]
-
-    def __enter__(self) -> ModuleStack:
-        self._handles = []
-        for name, module in self.model.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._enter(name), with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._leave, always_call=True))
-        return self
-
-    def _enter(self, name: str) -> Any:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            self.paths.append(name)
-            found = [s for t in tensors((args, kwargs)) for s in getattr(t, _ATTRIBUTE, FIXED).systems]
-            self.entering[name] = (*self.entering.get(name, ()), *found)
-
-        return hook
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.paths.pop()
-
-    def __exit__(self, *error: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-class Dispatch(TorchDispatchMode):
-    """A dispatch mode that PyTorch does not wrap for its compiler: that would import the compiler (over a second)."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
+def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
+    """The numbers that an operation takes as values, also from real tensors of one element."""
+    if torch.Tag.pointwise not in func.tags and func.overloadpacket.__name__ not in _FILLS:
+        return ()
+    found = []
+    for value in args:
+        kind = type(value)
+        if kind is float or kind is int:
+            found.append(value)
+        elif isinstance(value, Tensor) and not value.is_meta and value.numel() == 1:
+            found.append(value.item())
+    return tuple(found)
 
 
 class Run(Dispatch):
     """The dispatch mode under which the skeleton runs; rules read and write labels through it."""
 
-    def __init__(self, ledger: Ledger, stack: ModuleStack, perform: MetaMemory):
+    def __init__(self, ledger: Ledger, model: nn.Module, perform: MetaMemory):
         super().__init__()
         self.ledger = ledger
         ledger.here = self.where
         self.perform = perform
-        self.stack = stack
+        self.stack = ModuleStack(model, self.entered)
+        self.entering: dict[str, list[Tensor]] = {}
         self.operations: list[Operation] = []
         self._counts: Counter[tuple[str, str]] = Counter()
         self._rules: dict[Any, Any] = {}
@@ -199,10 +148,12 @@ class Run(Dispatch):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        out = self.perform(func, args, kwargs)
-        self.used.update(id(t) for t in tensors((args, kwargs)))
+        flat = tensors((args, kwargs))
+        out = self.perform(func, args, kwargs, flat)
+        carried = [getattr(t, _ATTRIBUTE, FIXED).systems for t in flat]
+        self.used.update(map(id, flat))
         self._name = name = func.overloadpacket.__name__
-        key = (self.module, name)
+        key = (self.stack.path, name)
         self._ordinal = self._counts[key]
         self._counts[key] += 1
         apply = self._rules.get(func)
@@ -212,21 +163,26 @@ class Run(Dispatch):
             apply(self, func, args, kwargs, out)
         except Exception as error:
             # A rule that does not understand its arguments must cost freedom, never correctness.
-            reached = [s for t in tensors((args, kwargs)) for s in self.labels(t).systems]
             reason = f"reaches {self.where()}, whose rule failed: {type(error).__name__}: {error}{self.source()}"
-            self.ledger.lock_systems(reached, reason)
-        outs = tuple(tensors(out))
+            self.ledger.lock_systems([s for systems in carried for s in systems], reason)
+        outs = [out] if type(out) is Tensor else tensors(out)
         self.operations.append(
             Operation(
                 name,
-                self.module,
+                key[0],
                 self._ordinal,
-                tuple(tuple(t.shape) for t in outs),
-                tuple(self.labels(t).systems for t in outs),
-                tuple(s for t in tensors(args) for s in self.labels(t).systems),
+                tuple([tuple(t.shape) for t in outs]),
+                tuple([getattr(t, _ATTRIBUTE, FIXED).systems for t in outs]),
+                tuple([s for systems in carried for s in systems]),
+                numbers(func, args, kwargs) if any(carried) or name in _FILLS else (),
             )
         )
         return out
+
+    def entered(self, module: str, args: tuple, kwargs: dict) -> None:
+        """Note what enters a module."""
+        found = [s for t in tensors((args, kwargs)) for s in getattr(t, _ATTRIBUTE, FIXED).systems]
+        self.entering.setdefault(module, []).extend(found)
 
 
 def label_parameters(ledger: Ledger, skeleton: nn.Module) -> None:
@@ -238,11 +194,13 @@ def label_parameters(ledger: Ledger, skeleton: nn.Module) -> None:
             continue
         done.add(id(tensor))
         systems = []
-        workable = tensor.is_floating_point() and not tensor.is_sparse and tensor.layout == torch.strided
+        odd = oddity(tensor)
         for axis, size in enumerate(tensor.shape):
-            if size > 1 and workable:
+            if size > 1 and (tensor.is_floating_point() or odd):
                 ledger.axes.append(ParameterAxis(name, axis, ledger.count, size))
                 systems.append(along(axis, tensor.shape, ledger.take(size)))
+        if odd:
+            ledger.lock_systems(systems, f"meets {name}, which {odd}")
         setattr(tensor, _ATTRIBUTE, Labels(tuple(systems), is_weight=True))
 
 
@@ -255,30 +213,27 @@ def capture(model: nn.Module, example_inputs: Any) -> Capture:
     call = as_call(example_inputs)
     try:
         return _capture(model, call, on_meta=True)
-    except Exception:
+    except Exception as error:
         # Whatever the meta device could not do (reading a value, an operation without a meta kernel) real tensors can.
-        pass
+        on_meta = error
     try:
         return _capture(model, call, on_meta=False)
     except Exception as error:
-        given = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors(call))
-        raise InputError(
-            f"the model does not run on the example inputs: {type(error).__name__}: {str(error).splitlines()[0]}\n"
-            f"given: {given or 'no tensor'}\n"
-            "pass what the model's forward takes: a tensor, a tuple of arguments, or a dict of keyword arguments"
-        ) from error
+        raise does_not_run(model, call, on_meta, error) from error
 
 
 def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Capture:
-    skeleton = skeleton_of(model, on_meta)
     if on_meta:
-        inputs = map_tensors(call, lambda t: t.detach().to("meta"))
+        skeleton = skeleton_of(model, without_numbers)
+        inputs = map_tensors(call, lambda t: without_numbers("", t.detach()))
     else:
+        skeleton = skeleton_of(model, lambda _, t: t)
         device = next((p.device for p in skeleton.parameters()), torch.device("cpu"))
         inputs = map_tensors(call, lambda t: t.detach().to(device))
-    ledger, memory = Ledger(), MetaMemory()
+    ledger, memory = Ledger(), MetaMemory(on_meta)
     label_parameters(ledger, skeleton)
-    with plain_attention(), ModuleStack(skeleton) as stack, Run(ledger, stack, memory) as run:
+    run = Run(ledger, skeleton, memory)
+    with plain_kernels(), run.stack, run:
         output = skeleton(*inputs[0], **inputs[1])
     unused = [(n, t) for n, t in (*skeleton.named_parameters(), *skeleton.named_buffers()) if id(t) not in run.used]
     idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}
@@ -289,4 +244,5 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
         raise InputError(f"the model gives back no tensor: {type(output).__name__}\nnothing could be proven of a cut")
     for tensor in given:
         ledger.lock_systems(run.labels(tensor).systems, "reaches the model's output")
-    return Capture(ledger, run.operations, stack.entering, skeleton, inputs, on_meta, memory, idle)
+    lock_marked(run, skeleton)
+    return Capture(ledger, run.operations, run.entering, model, skeleton, inputs, on_meta, memory, idle)

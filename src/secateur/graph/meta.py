@@ -1,8 +1,13 @@
-"""Operations on the meta device, remembered.
+"""Operations without their numbers: on the meta device, remembered, and with constants that stay real.
 
-Half of PyTorch's meta kernels are Python, some of them slow, and a network asks for the same shapes over and over. A
-result on the meta device is nothing but its shape, stride and type, so it can be given again without running anything.
-Errors are never remembered: a shape that does not fit is refused by PyTorch itself each time.
+Parameters and what is computed from them live on the meta device: shape, stride and type, nothing else. Half of
+PyTorch's meta kernels are slow Python, and a network asks for the same shapes over and over, so plain operations are
+answered by ``shapes.py`` and the rest is remembered. Errors never are: a shape that does not fit is refused by PyTorch
+itself each time.
+
+Tensors that depend on no parameter and no floating-point input (positions, masks, indices, numbers) are computed for
+real, on the processor, even where the code asks for the device of an activation. So code that looks at a mask before
+it decides runs, and a network of any size can be traced without one number of it in memory.
 """
 
 from __future__ import annotations
@@ -12,26 +17,77 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secateur.graph.shapes import SHAPES
+from secateur.graph.trees import map_tensors, tensors
+
+_META = torch.device("meta")
+_CPU = torch.device("cpu")
+
 
 class MetaMemory:
-    """Runs operations, and skips those whose result on the meta device is known already."""
+    """Runs operations on meta tensors (remembered), on real ones, and on mixtures of them."""
 
-    def __init__(self) -> None:
-        self._kinds: dict[Any, str] = {}
+    def __init__(self, on_meta: bool) -> None:
+        self._active = on_meta
+        self._kinds: dict[Any, tuple[str, Any]] = {}
         self._known: dict[tuple, Any] = {}
+        # Storages of real tensors into which meta tensors were written: their numbers mean nothing any more.
+        self._unreal: set[int] = set()
 
-    def __call__(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        kind = self._kinds.get(func)
-        if kind is None:
-            kind = self._kinds[func] = _kind(func)
+    def __call__(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
+        """The results of an operation; ``flat`` holds its tensors."""
+        if not self._active:
+            return func(*args, **kwargs)
+        for t in flat:
+            if not t.is_meta:
+                return self._mixed(func, args, kwargs, flat)
+        if not flat and kwargs.get("device") is not None:
+            return func(*args, **{**kwargs, "device": _CPU})
+        return self._on_meta(func, args, kwargs)
+
+    def _mixed(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
+        meta = any(t.is_meta for t in flat)
+        if not meta and not any(self._is_unreal(t) for t in flat):
+            device = kwargs.get("device")
+            if device is not None and torch.device(device).type == "meta":
+                kwargs = {**kwargs, "device": _CPU}
+            return func(*args, **kwargs)
+        moved: dict[int, Tensor] = {}
+
+        def to_meta(t: Tensor) -> Tensor:
+            if t.is_meta:
+                return t
+            if id(t) not in moved:
+                moved[id(t)] = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=_META)
+            return moved[id(t)]
+
+        if kwargs.get("device") is not None:
+            kwargs = {**kwargs, "device": _META}
+        out = func(*map_tensors(args, to_meta), **map_tensors(kwargs, to_meta))
+        back = {id(new): old for old in flat if (new := moved.get(id(old))) is not None}
+        written = [back[id(t)] for t in tensors(out) if id(t) in back]
+        for t in written:
+            self._unreal.add(t.untyped_storage()._cdata)
+        return map_tensors(out, lambda t: back.get(id(t), t)) if written else out
+
+    def _is_unreal(self, t: Tensor) -> bool:
+        return bool(self._unreal) and t.untyped_storage()._cdata in self._unreal
+
+    def _on_meta(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        found = self._kinds.get(func)
+        if found is None:
+            found = self._kinds[func] = (_kind(func), SHAPES.get(func.overloadpacket.__name__))
+        kind, shape = found
+        if shape is not None and (out := shape(func.overloadpacket.__name__, args, kwargs)) is not None:
+            return out
         if kind == "other":
             return func(*args, **kwargs)
         try:
             key = (func, *map(_key, args), *((name, _key(value)) for name, value in kwargs.items()))
-            found = self._known.get(key)
+            known = self._known.get(key)
         except (LookupError, TypeError):
             return func(*args, **kwargs)
-        if found is None:
+        if known is None:
             out = func(*args, **kwargs)
             results = out if isinstance(out, tuple) else (out,)
             if all(type(t) is Tensor and t.is_meta and not t.storage_offset() for t in results):
@@ -40,8 +96,8 @@ class MetaMemory:
             return out
         if kind == "in place":
             return args[0]
-        many, shapes = found
-        new = [torch.empty_strided(shape, stride, dtype=dtype, device="meta") for shape, stride, dtype in shapes]
+        many, shapes = known
+        new = [torch.empty_strided(shape, stride, dtype=dtype, device=_META) for shape, stride, dtype in shapes]
         return tuple(new) if many else new[0]
 
 
@@ -64,8 +120,6 @@ def _kind(func: Any) -> str:
 def _key(value: Any) -> Any:
     kind = type(value)
     if kind is Tensor or kind is nn.Parameter:
-        if not value.is_meta:
-            raise LookupError
         return (value.shape, value.stride(), value.dtype)
     if kind is list or kind is tuple:
         return tuple(map(_key, value))

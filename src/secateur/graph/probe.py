@@ -1,114 +1,23 @@
-"""The dry run: does the model's own code follow a cut?
+"""From dry runs to literals and locks.
 
-The labels say what shape every tensor should have after a cut. The probe cuts the skeleton at random, runs it, and
-holds every shape against that. Where the code disagrees, it holds a size as a Python integer: an attribute with the
-old value is bound to the axis (a *literal*), and what cannot be mended that way is locked with the line of the code.
+Where the model's code does not follow a random cut, it holds a size as a Python integer: an attribute with the old
+value is bound to the axis (a *literal*), and what cannot be mended that way is locked with the line of the code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
-import torch
 from torch import Tensor
 
 from secateur.graph import sizes
-from secateur.graph.capture import Capture, Dispatch, Operation, plain_attention
+from secateur.graph.capture import Capture, Operation
 from secateur.graph.classes import Classes
-from secateur.graph.clone import copy_with
-from secateur.graph.groups import Group, build_groups
+from secateur.graph.dry_run import Failure, RandomCut, dry_run
+from secateur.graph.groups import build_groups
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import AxisRef, Literal
-from secateur.graph.rules import tensors
 
 _MOST_ROUNDS = 200
-_RESHAPES = {"view", "_unsafe_view", "clone", "expand", "alias", "unsqueeze", "squeeze"}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Where a dry run left the expected path."""
-
-    index: int
-    line: str
-    what: str
-
-
-class _Disagreement(Exception):
-    pass
-
-
-class _Check(Dispatch):
-    """Compares the shape of every labelled result with what the labels say."""
-
-    def __init__(self, recorded: Capture, classes: Classes, class_alive: np.ndarray):
-        super().__init__()
-        self.recorded, self.classes, self.class_alive = recorded, classes, class_alive
-        self.index = 0
-        self.diverged = False
-
-    def expected(self, shape: tuple[int, ...], systems: tuple[Tensor, ...]) -> tuple[int, ...]:
-        result = list(shape)
-        for system in systems:
-            own = varying(system)
-            here = self.class_alive[self.classes.of[compressed(system, own).numpy()]]
-            for k, axis in enumerate(own):
-                others = tuple(i for i in range(here.ndim) if i != k)
-                result[axis] = min(result[axis], int(here.any(axis=others).sum()) if others else int(here.sum()))
-        return tuple(result)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        out = self.recorded.memory(func, args, kwargs or {})
-        if self.diverged:
-            return out
-        operations = self.recorded.operations
-        name = func.overloadpacket.__name__
-        if self.index >= len(operations) or operations[self.index].name != name:
-            if name in _RESHAPES:
-                # PyTorch reshapes in other steps where a size has become one; the next real operation is compared.
-                return out
-            while self.index < len(operations) and operations[self.index].name in _RESHAPES:
-                self.index += 1
-        if self.index >= len(operations) or operations[self.index].name != name:
-            if not self.recorded.on_meta:
-                # On real values the code may take another branch for the cut model; verification judges that.
-                self.diverged = True
-                return out
-            raise _Disagreement(f"runs {name} where the dense model did not")
-        operation = operations[self.index]
-        for t, shape, systems in zip(tensors(out), operation.shapes, operation.outputs):
-            want = self.expected(shape, systems)
-            # What ``expand`` added carries no label and follows the code.
-            want = tuple(n if stride == 0 else w for w, n, stride in zip(want, t.shape, t.stride(), strict=True))
-            if systems and want != tuple(t.shape):
-                raise _Disagreement(f"{name} gives {tuple(t.shape)}, the cut asks for {want}")
-        self.index += 1
-        return out
-
-
-def _source(error: BaseException) -> str:
-    """The last line of the model's own code in a traceback."""
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if "/torch/" not in file and "/secateur/" not in file and not file.startswith("<"):
-            found = f"{file.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return found
-
-
-def _random_alive(classes: Classes, groups: list[Group], group_of: np.ndarray, seed: int) -> np.ndarray:
-    """Classes that survive a random cut of every free group to about half."""
-    rng = np.random.default_rng(seed)
-    alive = np.ones(len(group_of), dtype=bool)
-    for k, group in enumerate(groups):
-        if group.locked or group.width < 2:
-            continue
-        gone = rng.permutation(group.width)[: max(1, group.width // 2 - k % 2)]
-        alive[np.flatnonzero(group_of == k)[gone]] = False
-    return alive
 
 
 class Prober:
@@ -132,7 +41,7 @@ class Prober:
                 break
             # Code that followed the first cut without help follows the second; mended code has to show it twice.
             seeds = (0, 1) if mended else (0,)
-            failure = next((f for seed in seeds if (f := self.dry_run(seed, self.literals)[0])), None)
+            failure = next((f for seed in seeds if (f := self.dry_run(seed, self.literals))), None)
             if failure is None:
                 break
             mended = True
@@ -144,34 +53,9 @@ class Prober:
             self.settle()
         return self.classes, self.literals
 
-    def dry_run(self, seed: int, literals: list[Literal]) -> tuple[Failure | None, np.ndarray]:
+    def dry_run(self, seed: int, literals: list[Literal]) -> Failure | None:
         """Cut the skeleton at random and run it."""
-        recorded, classes = self.recorded, self.classes
-        class_alive = _random_alive(classes, self.groups, self.group_of, seed)
-        kept = sizes.slices(recorded.ledger.axes, class_alive[classes.of])
-
-        def shrink(name: str, t: Tensor) -> Tensor:
-            for axis, indices in kept.get(name, {}).items():
-                t = t.index_select(axis, torch.as_tensor(indices, device=t.device))
-            return t
-
-        model = copy_with(recorded.skeleton, shrink)
-        for literal in literals:
-            value = self._extent(literal.axis, class_alive) * literal.factor
-            sizes.write(model.get_submodule(literal.module), literal.attribute, value, literal.index)
-        sizes.follow_parameters(model, kept)
-        check = _Check(recorded, classes, class_alive)
-        try:
-            with plain_attention(), check:
-                model(*recorded.inputs[0], **recorded.inputs[1])
-        except Exception as error:
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            return Failure(min(check.index, len(recorded.operations) - 1), _source(error), what), class_alive
-        return None, class_alive
-
-    def _extent(self, ref: AxisRef, class_alive: np.ndarray) -> int:
-        line = self.classes.line(ref)
-        return ref.size if line is None else int(class_alive[line].sum())
+        return dry_run(self.recorded, RandomCut(self.classes, self.groups, self.group_of, seed), literals)
 
     # -- mending --------------------------------------------------------------------------------------------------
 
@@ -189,7 +73,7 @@ class Prober:
             while path is not None:
                 for attribute, index, axis in self._candidates(operation, path):
                     proposal = [*self.literals, *self._bound(operation, path, attribute, index, axis)]
-                    found = [self.dry_run(seed, proposal)[0] for seed in (0, 1)]
+                    found = [self.dry_run(seed, proposal) for seed in (0, 1)]
                     if all(f is None or f.index > failure.index for f in found):
                         self.literals = proposal
                         return True

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from secateur._errors import UsageError
-from secateur.graph.capture import Capture, capture, one_thread
+from secateur.graph.admit import check_model, elsewhere
+from secateur.graph.capture import Capture, capture
 from secateur.graph.classes import Classes
 from secateur.graph.cost import Cost, Polynomial
 from secateur.graph.explain import Explainer
@@ -19,6 +20,7 @@ from secateur.graph.explanation import Explanation
 from secateur.graph.groups import Group, build_groups
 from secateur.graph.ledger import AxisRef
 from secateur.graph.probe import probe
+from secateur.graph.skeleton import one_thread
 from secateur.graph.table import table
 
 
@@ -112,6 +114,14 @@ class PruningGraph:
             found[module] = found.get(module, 0) + round(coefficient * float(np.prod(extents[list(axes)])))
         return found
 
+    def group_macs(self) -> dict[str, int]:
+        """Multiply-accumulates of the dense model in the layers that have each group's width.
+
+        A layer has the widths of its inputs and of its outputs, so it counts for more than one group.
+        """
+        dense = self.cost().macs
+        return {g.name: round(dense - float(self.cost({g.name: 0}).macs)) for g in self.groups}
+
     # -- axes -----------------------------------------------------------------------------------------------------
 
     def _build_polynomial(self) -> tuple[Polynomial, list[tuple[str, int, tuple[int, ...]]]]:
@@ -192,8 +202,9 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
         The graph; ``print(graph)`` is a table.
 
     Raises:
-        InputError: the model does not run on the example inputs.
+        InputError: the model does not run on the example inputs, or is of a kind that cannot be traced.
     """
+    check_model(model)
     with one_thread():
         recorded = capture(model, example_inputs)
         classes, literals = probe(recorded)
@@ -209,4 +220,6 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
         )
     if not recorded.on_meta:
         graph.warnings.append("the forward looks at values, so it was traced on the example inputs themselves")
+        if note := elsewhere(model, example_inputs):
+            graph.warnings.append(note)
     return graph

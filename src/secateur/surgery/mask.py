@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from secateur._errors import VerifyError
 from secateur.graph.adapters import adapt
-from secateur.graph.capture import Dispatch, ModuleStack, plain_attention
 from secateur.graph.clone import copy_with
 from secateur.graph.rules import argument, axes_of
+from secateur.graph.skeleton import Dispatch, ModuleStack, plain_kernels
 from secateur.surgery.plan import Plan, Read, check_fingerprint, from_runs
 
 _PRODUCTS = {"mm", "bmm", "matmul"}
@@ -61,7 +61,7 @@ class Masked(nn.Module):
         self.train(model.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with plain_attention(), ModuleStack(self.model) as stack, _Correct(stack, self._reads) as correct:
+        with plain_kernels(), ModuleStack(self.model) as stack, _Correct(stack, self._reads) as correct:
             output = self.model(*args, **kwargs)
         missed = set(self._reads) - correct.met
         if missed:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from secateur._errors import VerifyError
-from secateur.graph.adapters import without_cache
-from secateur.graph.capture import Dispatch, as_call, map_tensors, one_thread
+from secateur.graph.adapters import plain_settings
+from secateur.graph.capture import as_call
 from secateur.graph.clone import copy_with
-from secateur.graph.rules import output_tensors
+from secateur.graph.skeleton import Dispatch, one_thread
+from secateur.graph.trees import map_tensors, output_tensors
 from secateur.surgery.cut import cut
 from secateur.surgery.mask import mask
 from secateur.surgery.plan import Plan
@@ -59,7 +60,7 @@ class Verification:
 
 def in_double(model: nn.Module) -> nn.Module:
     """A float64 copy in evaluation mode."""
-    return without_cache(copy_with(model, lambda _, t: t.double() if t.is_floating_point() else t.clone()).eval())
+    return plain_settings(copy_with(model, lambda _, t: t.double() if t.is_floating_point() else t.clone()).eval())
 
 
 class _InDouble(Dispatch):

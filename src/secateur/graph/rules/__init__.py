@@ -5,6 +5,4 @@ from secateur.graph.rules.registry import RULES as RULES
 from secateur.graph.rules.registry import argument as argument
 from secateur.graph.rules.registry import axes_of as axes_of
 from secateur.graph.rules.registry import lookup as lookup
-from secateur.graph.rules.registry import output_tensors as output_tensors
 from secateur.graph.rules.registry import rule as rule
-from secateur.graph.rules.registry import tensors as tensors

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from secateur.graph.labels import UNIFORM, Labels, settle, varying
-from secateur.graph.rules.registry import POINTWISE, argument, axes_of, rule, tensors
+from secateur.graph.rules.registry import POINTWISE, argument, axes_of, rule
+from secateur.graph.trees import tensors
 
 
 @rule("zeros", "ones", "full", "empty", "scalar_tensor", "new_zeros", "new_ones", "new_full", "new_empty")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from secateur.graph.labels import Labels, compressed, varying
-from secateur.graph.rules.registry import rule, tensors
+from secateur.graph.rules.registry import rule
+from secateur.graph.trees import tensors
 
 
 @rule("embedding")

@@ -13,6 +13,7 @@ from secateur.graph.rules.combinations import pointwise
 from secateur.graph.rules.registry import argument, axes_of, rule, unknown
 
 
+@rule("dequantize")
 @rule("detach", "alias", "clone", "contiguous", "_to_copy", "lift_fresh", "to", "positive", "tril", "triu")
 def same(run, func, args, kwargs, out) -> None:
     run.set(out, run.labels(args[0]))

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from secateur.graph.labels import Labels, compressed, on_channels, settle, varying
 from secateur.graph.ledger import Literal
-from secateur.graph.rules.registry import rule, tensors
+from secateur.graph.rules.registry import rule
+from secateur.graph.trees import tensors
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")

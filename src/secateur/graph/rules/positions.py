@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from secateur.graph.labels import Labels, narrowed, varying
-from secateur.graph.rules.registry import Rule, rule, tensors
+from secateur.graph.rules.registry import Rule, rule
+from secateur.graph.trees import tensors
 
 _SPATIAL = {
     1: "avg_pool1d max_pool1d_with_indices adaptive_avg_pool1d adaptive_max_pool1d upsample_nearest1d "

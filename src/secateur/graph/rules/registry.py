@@ -10,14 +10,20 @@ those of the results with ``run.set(tensor, labels)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+
+from secateur._errors import UsageError
+from secateur.graph.trees import tensors
 
 Rule = Callable[..., None]
 RULES: dict[str, Rule] = {}
+#: Rules of users by ``namespace::name``; they come before all others.
+USER_RULES: dict[str, Rule] = {}
+
+_PYTORCHS_OWN = ("aten", "prims", "prim")
 
 #: The rule of every operation that PyTorch tags as pointwise.
 POINTWISE = "<pointwise>"
@@ -36,47 +42,33 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 def lookup(func: Any) -> Rule:
     """The rule of an operation; operations tagged as pointwise by PyTorch need none of their own."""
-    name = func.overloadpacket.__name__
-    found = RULES.get(name) or RULES.get(name.rstrip("_"))
+    found = find(f"{func.namespace}::{func.overloadpacket.__name__}")
     if found is not None:
         return found
     return RULES[POINTWISE] if torch.Tag.pointwise in func.tags else unknown
 
 
-def tensors(tree: Any) -> Iterable[Tensor]:
-    """Every tensor in nested arguments, in order."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, (list, tuple)):
-        for item in tree:
-            yield from tensors(item)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from tensors(item)
+def qualified(name: str) -> str:
+    """``namespace::name`` of an operation; a plain name is one of ATen's.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    namespace, colons, operation = name.rpartition("::")
+    if not (operation.isidentifier() and (namespace.isidentifier() or not colons)):
+        raise UsageError(f"{name!r} is no operation: write 'namespace::name', without the overload")
+    return f"{namespace or 'aten'}::{operation}"
 
 
-def output_tensors(output: Any) -> Iterable[Tensor]:
-    """Every tensor that a model gives back, also inside mappings, dataclasses and plain objects, in order."""
-    seen: set[int] = set()
-
-    def walk(item: Any) -> Iterable[Tensor]:
-        if isinstance(item, Tensor):
-            yield item
-            return
-        if item is None or isinstance(item, (str, bytes, int, float, complex, type)) or id(item) in seen:
-            return
-        seen.add(id(item))
-        if isinstance(item, Mapping):
-            parts: Iterable[Any] = item.values()
-        elif isinstance(item, (list, tuple, set, frozenset)):
-            parts = item
-        else:
-            slots = [name for cls in type(item).__mro__ for name in getattr(cls, "__slots__", ())]
-            parts = [*getattr(item, "__dict__", {}).values(), *(getattr(item, name, None) for name in slots)]
-        for part in parts:
-            yield from walk(part)
-
-    return walk(output)
+def find(key: str) -> Rule | None:
+    """The rule for ``namespace::name``; a name with an underscore behind it (in place) has that of the plain one."""
+    plain = key.rstrip("_")
+    found = USER_RULES.get(key) or USER_RULES.get(plain)
+    namespace, _, name = key.partition("::")
+    if found is None and namespace in _PYTORCHS_OWN:
+        # A custom operation may bear the name of one of PyTorch's and do something else.
+        found = RULES.get(name) or RULES.get(name.rstrip("_"))
+    return found
 
 
 def axes_of(dims: Any, ndim: int) -> list[int]:

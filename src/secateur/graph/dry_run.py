@@ -1,0 +1,187 @@
+"""The dry run: does the model's own code follow a cut?
+
+The labels say what shape every tensor should have after a cut. Here the skeleton is cut at random and run, and every
+shape is held against that. Numbers that the code works out of a size (the ``d ** -0.5`` of an attention) are compared,
+too: the cut model would be another function.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.graph import sizes
+from secateur.graph.capture import Capture, numbers
+from secateur.graph.classes import Classes
+from secateur.graph.groups import Group
+from secateur.graph.labels import compressed, varying
+from secateur.graph.ledger import AxisRef, Literal
+from secateur.graph.skeleton import Dispatch, plain_kernels, skeleton_of, without_numbers
+from secateur.graph.trees import tensors
+
+_RESHAPES = {"view", "_unsafe_view", "clone", "expand", "alias", "unsqueeze", "squeeze"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where a dry run left the expected path: at which operation, in which line, and how."""
+
+    index: int
+    line: str
+    what: str
+
+
+class _Disagreement(Exception):
+    pass
+
+
+class RandomCut:
+    """A random choice of units of every free group, and the sizes that follow from it.
+
+    Attributes:
+        alive: which classes live.
+    """
+
+    def __init__(self, classes: Classes, groups: list[Group], group_of: np.ndarray, seed: int):
+        self.classes = classes
+        self.alive = np.ones(len(group_of), dtype=bool)
+        self._lengths: dict[tuple, tuple[tuple[int, int], ...]] = {}
+        rng = np.random.default_rng(seed)
+        met: Counter[int] = Counter()
+        for k, group in enumerate(groups):
+            if group.locked or group.width < 2:
+                continue
+            # Groups of one width lose different numbers, so that a size taken from the wrong one is noticed.
+            turn = met[group.width] + seed
+            met[group.width] += 1
+            offset = (turn + 1) // 2 * (1 if turn % 2 else -1)
+            gone = 1 + (group.width // 2 - 1 + offset) % (group.width - 1)
+            self.alive[np.flatnonzero(group_of == k)[rng.permutation(group.width)[:gone]]] = False
+        self.labels = self.alive[classes.of]
+
+    def lengths(self, system: Tensor) -> tuple[tuple[int, int], ...]:
+        """How many indices live on each axis along which a system varies."""
+        key = (system.data_ptr(), system.shape, system.stride())
+        found = self._lengths.get(key)
+        if found is None:
+            own = varying(system)
+            here = self.labels[compressed(system, own).numpy()]
+            if len(own) == 1:
+                found = ((own[0], int(np.count_nonzero(here))),)
+            else:
+                axes = range(here.ndim)
+                lines = [here.any(axis=tuple(i for i in axes if i != k)) for k in axes]
+                found = tuple((axis, int(line.sum())) for axis, line in zip(own, lines))
+            self._lengths[key] = found
+        return found
+
+    def shape(self, dense: tuple[int, ...], systems: tuple[Tensor, ...]) -> tuple[int, ...]:
+        """The shape of a tensor after the cut."""
+        result = list(dense)
+        for system in systems:
+            for axis, length in self.lengths(system):
+                result[axis] = min(result[axis], length)
+        return tuple(result)
+
+    def extent(self, ref: AxisRef) -> int:
+        """How many indices of an axis live."""
+        line = self.classes.line(ref)
+        return ref.size if line is None else int(self.alive[line].sum())
+
+
+class _Check(Dispatch):
+    """Compares every labelled result with what the labels say."""
+
+    def __init__(self, recorded: Capture, cut: RandomCut):
+        super().__init__()
+        self.recorded, self.cut = recorded, cut
+        self.index = 0
+        self.diverged = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        out = self.recorded.memory(func, args, kwargs, tensors((args, kwargs)))
+        if self.diverged:
+            return out
+        operations = self.recorded.operations
+        name = func.overloadpacket.__name__
+        if self.index >= len(operations) or operations[self.index].name != name:
+            if name in _RESHAPES:
+                # PyTorch reshapes in other steps where a size has become one; the next real operation is compared.
+                return out
+            while self.index < len(operations) and operations[self.index].name in _RESHAPES:
+                self.index += 1
+        if self.index >= len(operations) or operations[self.index].name != name:
+            if not self.recorded.on_meta:
+                # On real values the code may take another branch for the cut model; verification judges that.
+                self.diverged = True
+                return out
+            raise _Disagreement(f"runs {name} where the dense model did not")
+        operation = operations[self.index]
+        for t, shape, systems in zip(
+            [out] if type(out) is Tensor else tensors(out), operation.shapes, operation.outputs
+        ):
+            if not systems:
+                continue
+            got = t.shape
+            want = self.cut.shape(shape, systems)
+            if want != got:
+                # What ``expand`` added carries no label and follows the code.
+                want = tuple(n if stride == 0 else w for w, n, stride in zip(want, got, t.stride(), strict=True))
+                if want != tuple(got):
+                    raise _Disagreement(f"{name} gives {tuple(got)}, the cut asks for {want}")
+        if operation.numbers and self.recorded.on_meta:
+            given = numbers(func, args, kwargs)
+            if given != operation.numbers and len(given) == len(operation.numbers):
+                was, now = next((a, b) for a, b in zip(operation.numbers, given) if a != b)
+                raise _Disagreement(
+                    f"{name} computes with {now:.6g}, worked out of a size; before the cut it was {was:.6g}"
+                )
+        self.index += 1
+        return out
+
+
+def dry_run(recorded: Capture, cut: RandomCut, literals: list[Literal]) -> Failure | None:
+    """Run the skeleton with the cut, and literals set to what they become; where it fails, or ``None``."""
+    kept = sizes.slices(recorded.ledger.axes, cut.labels)
+
+    def shrink(name: str, t: Tensor) -> Tensor:
+        axes = kept.get(name)
+        if not axes:
+            return without_numbers(name, t) if recorded.on_meta else t
+        if recorded.on_meta:
+            shape = [len(axes[k]) if k in axes else n for k, n in enumerate(t.shape)]
+            return torch.empty(shape, dtype=t.dtype, device="meta")
+        for axis, indices in axes.items():
+            t = t.index_select(axis, torch.as_tensor(indices, device=t.device))
+        return t
+
+    model = skeleton_of(recorded.model, shrink)
+    for literal in literals:
+        value = cut.extent(literal.axis) * literal.factor
+        sizes.write(model.get_submodule(literal.module), literal.attribute, value, literal.index)
+    sizes.follow_parameters(model, kept)
+    check = _Check(recorded, cut)
+    try:
+        with plain_kernels(), check:
+            model(*recorded.inputs[0], **recorded.inputs[1])
+    except Exception as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return Failure(min(check.index, len(recorded.operations) - 1), _source(error), what)
+    return None
+
+
+def _source(error: BaseException) -> str:
+    """The last line of the model's own code in a traceback."""
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if "/torch/" not in file and "/secateur/" not in file and not file.startswith("<"):
+            found = f"{file.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return found

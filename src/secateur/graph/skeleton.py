@@ -1,0 +1,106 @@
+"""The skeleton: a model's modules with other tensors, run under watch, while the model itself stays as it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from secateur.graph.adapters import adapt, plain_settings
+from secateur.graph.clone import copy_with
+
+
+def skeleton_of(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.Module:
+    """The model's modules in evaluation mode with ``change(name, tensor)`` in place of every tensor."""
+    return plain_settings(adapt(copy_with(model, change))).eval()
+
+
+def without_numbers(name: str, tensor: Tensor) -> Tensor:
+    """The tensor on the meta device; one of integers keeps its numbers, because code may look at them."""
+    return tensor.to("meta") if tensor.is_floating_point() or tensor.is_complex() else tensor.to("cpu")
+
+
+@contextlib.contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Attention as products and a softmax, a recurrent layer as its steps, so that labels can be followed through."""
+    fast, fused = torch.backends.mha.get_fastpath_enabled(), torch._C._get_mkldnn_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(fused)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Label tensors are small: waking threads for them costs more than it saves, far more on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Dispatch(TorchDispatchMode):
+    """A dispatch mode that PyTorch does not wrap for its compiler: that would import the compiler (over a second)."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class ModuleStack:
+    """Whose code is running? While the stack is entered, :attr:`path` is the path of that module.
+
+    Every module's ``forward`` is shadowed by one that notes its coming and going: far cheaper than hooks, which make
+    each call of a module take PyTorch's slow path, and it also sees modules whose ``forward`` is called directly.
+    """
+
+    def __init__(self, model: nn.Module, entered: Callable[[str, tuple, dict], None] | None = None):
+        self.model = model
+        self.paths: list[str] = [""]
+        self._entered = entered
+
+    @property
+    def path(self) -> str:
+        return self.paths[-1]
+
+    def __enter__(self) -> ModuleStack:
+        self._shadowed: list[tuple[nn.Module, Any]] = []
+        for name, module in self.model.named_modules():
+            if not isinstance(module, torch.jit.ScriptModule):
+                self._shadowed.append((module, module.__dict__.get("forward")))
+                module.__dict__["forward"] = self._watched(name, module.forward)
+        return self
+
+    def _watched(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        paths, entered = self.paths, self._entered
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            paths.append(name)
+            try:
+                if entered is not None:
+                    entered(name, args, kwargs)
+                return forward(*args, **kwargs)
+            finally:
+                paths.pop()
+
+        # Code that reads the signature of a forward finds the real one.
+        watched.__wrapped__ = forward  # type: ignore[attr-defined]
+        return watched
+
+    def __exit__(self, *error: Any) -> None:
+        for module, before in self._shadowed:
+            if before is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = before

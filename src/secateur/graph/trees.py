@@ -1,0 +1,66 @@
+"""Nested arguments and results: every tensor in them, and copies with other tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+_PLAIN = (int, float, str, bool, type(None))
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """Every tensor in nested arguments, in order."""
+    found: list[Tensor] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(tree: Any, found: list[Tensor]) -> None:
+    if isinstance(tree, Tensor):
+        found.append(tree)
+    elif type(tree) in _PLAIN:
+        return
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            _collect(item, found)
+    elif isinstance(tree, Mapping):
+        for item in tree.values():
+            _collect(item, found)
+
+
+def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A copy of nested arguments with every tensor changed."""
+    if isinstance(tree, Tensor):
+        return change(tree)
+    if isinstance(tree, (list, tuple)):
+        items = [map_tensors(item, change) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    if isinstance(tree, dict):
+        return {key: map_tensors(item, change) for key, item in tree.items()}
+    return tree
+
+
+def output_tensors(output: Any) -> Iterable[Tensor]:
+    """Every tensor that a model gives back, also inside mappings, dataclasses and plain objects, in order."""
+    seen: set[int] = set()
+
+    def walk(item: Any) -> Iterable[Tensor]:
+        if isinstance(item, Tensor):
+            yield item
+            return
+        if item is None or isinstance(item, (str, bytes, int, float, complex, type)) or id(item) in seen:
+            return
+        seen.add(id(item))
+        if isinstance(item, Mapping):
+            parts: Iterable[Any] = item.values()
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            parts = item
+        else:
+            slots = [name for cls in type(item).__mro__ for name in getattr(cls, "__slots__", ())]
+            parts = [*getattr(item, "__dict__", {}).values(), *(getattr(item, name, None) for name in slots)]
+        for part in parts:
+            yield from walk(part)
+
+    return walk(output)
