@@ -85,6 +85,7 @@ def prune(
     ranking: Annotated[str | None, typer.Option(help="global or layer; the method knows its own.")] = None,
     protect: Annotated[str, typer.Option(help="Groups or modules that stay whole: conv1,layer4.*")] = "",
     floor: Annotated[float, typer.Option(help="The least share of a group that stays.")] = 0.1,
+    uniform: Annotated[bool, typer.Option("--uniform", help="The same widths in every layer of a stack.")] = False,
     base_epochs: Annotated[int, typer.Option(help="Epochs of the dense training that scratch refers to.")] = 160,
     lr: Annotated[float, typer.Option(help="Learning rate of the dense training.")] = 0.1,
     batch_size: int = 64,
@@ -97,7 +98,7 @@ def prune(
 
     from secateur.budget import Budget
     from secateur.methods import REGISTRY, find
-    from secateur.models import default_input_shape
+    from secateur.models import carries_weights, default_input_shape
     from secateur.pipeline import prune as run
     from secateur.pipeline import rehearse
     from secateur.training import TrainConfig
@@ -106,7 +107,11 @@ def prune(
     find(method, REGISTRY)
     default_input_shape(model)
     goal = Budget.parse(budget) if budget else None
-    if not (weights or pretrained or train) and recover not in ("scratch-e", "scratch-b") and ".py:" not in model:
+    if (
+        not (weights or pretrained or train)
+        and recover not in ("scratch-e", "scratch-b")
+        and not carries_weights(model)
+    ):
         raise UsageError(
             f"{model!r} has no weights yet: pass --weights FILE.safetensors, --pretrained, "
             "or --train EPOCHS to train it first"
@@ -137,6 +142,7 @@ def prune(
         "ranking": ranking,
         "protect": _names(protect),
         "floor": floor,
+        "uniform": uniform,
         "config": config,
     }
     if train:
@@ -174,15 +180,30 @@ def inspect(
     shape: Input = None,
     weights: Weights = None,
     pretrained: Pretrained = False,
+    explain: Annotated[str | None, typer.Option(help="Only why this module, parameter or group is as it is.")] = None,
     as_json: Json = False,
 ) -> None:
     """Groups, widths, what is locked and why, and where the multiply-accumulates are."""
     from secateur.graph import trace
     from secateur.workbench import build_model, example_for, parse_shape
 
-    example = example_for(model, parse_shape(shape) if shape else None)
-    graph = trace(build_model(model, weights=weights, pretrained=pretrained)[0], example)
-    cost, spent = graph.cost(), graph.module_macs()
+    size = parse_shape(shape) if shape else None
+    if model.startswith("hf:"):
+        network = build_model(model, weights=weights, pretrained=pretrained)[0]
+        example = example_for(model, size, network)
+    else:
+        # Saying what to give comes before a long building.
+        example = example_for(model, size)
+        network = build_model(model, weights=weights, pretrained=pretrained)[0]
+    graph = trace(network, example)
+    if explain is not None:
+        found = graph.explain(explain)
+        if as_json:
+            emit({"model": model, **found.as_dict()})
+        else:
+            console.print(str(found), markup=False, highlight=False, soft_wrap=True)
+        return
+    cost, spent, carried = graph.cost(), graph.module_macs(), graph.group_macs()
     if as_json:
         groups = [
             {
@@ -192,18 +213,27 @@ def inspect(
                 "locked": g.locked,
                 "reason": g.reason,
                 "members": [str(m) for m in g.members],
+                "macs": carried[g.name],
             }
             for g in graph.groups
         ]
         emit({"model": model, "macs": cost.macs, "params": cost.params, "groups": groups, "module_macs": spent})
         return
     console.print(str(graph), markup=False, highlight=False, soft_wrap=True)
-    most = sorted(spent.items(), key=lambda item: -item[1])[:10]
     console.print()
-    rows = [[name or "(model)", f"{macs:,}", f"{macs / max(cost.macs, 1):.1%}"] for name, macs in most]
-    show("Where the multiply-accumulates are", ["module", "MACs", "share"], rows)
+    show("Where the multiply-accumulates are", ["module", "MACs", "share"], _most(spent, cost.macs))
+    console.print()
+    free = {g.name: carried[g.name] for g in graph.prunable}
+    show("In the layers of which width they are", ["group", "MACs", "share"], _most(free, cost.macs))
+    console.print("A layer counts for its inputs and for its outputs. Why is it tied or locked? --explain NAME")
     for warning in graph.warnings:
         console.print(f"note: {warning}", markup=False)
+
+
+def _most(macs: dict[str, int], total: int) -> list[list[str]]:
+    """Rows of the ten largest."""
+    ranked = sorted(macs.items(), key=lambda item: -item[1])[:10]
+    return [[name or "(model)", f"{n:,}", f"{n / max(total, 1):.1%}"] for name, n in ranked]
 
 
 @app.command()
@@ -217,6 +247,7 @@ def bench(
 ) -> None:
     """Dense against pruned, on every runtime at hand, in turn in one process."""
     from secateur.card import read_card
+    from secateur.graph.trees import map_tensors
     from secateur.measure import bench as measure
     from secateur.surgery.files import build_source, load, read
     from secateur.workbench import example_for, parse_shape
@@ -227,8 +258,8 @@ def bench(
     card = read_card(run / "card.json")
     dense = build_source(document["source"], run).eval()
     shape = card.extra.get("input")
-    example = example_for(document["source"]["name"], parse_shape(shape) if shape else None)
-    example = example.expand(batch, *example.shape[1:]).contiguous()
+    example = example_for(document["source"]["name"], parse_shape(shape) if shape else None, dense)
+    example = map_tensors(example, lambda t: t.expand(batch, *t.shape[1:]).contiguous())
     rows = measure(
         {"dense": dense, "pruned": load(run)}, example, backends=tuple(_names(backends)), runs=runs, threads=threads
     )

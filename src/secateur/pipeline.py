@@ -108,6 +108,7 @@ def prune(
     ranking: str | None = None,
     protect: Sequence[str] = (),
     floor: float = 0.1,
+    uniform: bool = False,
     config: TrainConfig | None = None,
     recalibrate_batches: int = 0,
     latency_runs: int = 50,
@@ -133,7 +134,7 @@ def prune(
         seed: of everything random.
         out: folder for ``card.json``, ``plan.json``, ``model.safetensors``, ``recipe.toml``, ``log.jsonl`` and
             ``report.html``; training resumes from the checkpoints in it.
-        round_to, protect, floor: see ``sc.plan``.
+        round_to, protect, floor, uniform: see ``sc.plan``.
         ranking: see ``sc.plan``; by default the method's own.
         config: how the dense network was trained; recoveries are derived from it.
         recalibrate_batches: re-estimate batch-norm statistics on so many training batches after the cut.
@@ -163,6 +164,7 @@ def prune(
         ranking=ranking,
         protect=protect,
         floor=floor,
+        uniform=uniform,
         config=config,
     )
     run = _Run(None if out is None else Path(out), eval_data, progress)
@@ -179,9 +181,11 @@ def prune(
         ranking=ranking or chosen.ranking,
         protect=protect,
         floor=floor,
+        uniform=uniform,
     ).explain(method=method, **({"preset": preset} if preset else {}))
     small = cut(model, plan)
     check = verify(model, plan, example_inputs).require()
+    run.notes += [f"{name} stays whole: {reason}" for name, reason in plan.why.get("held", {}).items()]
     run.log("cut", macs=plan.why["macs"], params=plan.why["params"], max_error=check.max_error)
 
     dense_quality = run.quality(model)
@@ -262,6 +266,7 @@ def rehearse(
     ranking: str | None = None,
     protect: Sequence[str] = (),
     floor: float = 0.1,
+    uniform: bool = False,
     config: TrainConfig | None = None,
 ) -> PruningGraph:
     """Refuse what :func:`prune` would refuse, before anything is trained, judged or written.
@@ -290,7 +295,16 @@ def rehearse(
     # Which units score best changes nothing about what a budget can reach.
     alike = {g.name: torch.ones(g.width) for g in graph.prunable}
     goal = budget if budget is not None else preset_widths(preset or "", graph)
-    make_plan(graph, alike, goal, round_to=round_to, ranking=ranking or chosen.ranking, protect=protect, floor=floor)
+    make_plan(
+        graph,
+        alike,
+        goal,
+        round_to=round_to,
+        ranking=ranking or chosen.ranking,
+        protect=protect,
+        floor=floor,
+        uniform=uniform,
+    )
     return graph
 
 
@@ -395,7 +409,7 @@ def _write(result: Result, out: Path, source: Any, config: TrainConfig, recover:
         "recover": recover,
         "compare": list(compare),
         "seed": card.seed,
-        **{k: v for k, v in result.plan.why.items() if k in ("round_to", "ranking", "protect", "floor")},
+        **{k: v for k, v in result.plan.why.items() if k in ("round_to", "ranking", "protect", "floor", "uniform")},
         **{f"training.{k}": v for k, v in _settings(config).items() if v is not None},
     }
     # Scalars and lists of them are written the same in JSON and TOML, but for the escapes of rare letters.

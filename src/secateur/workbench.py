@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur._errors import InputError, UsageError
 from secateur.data import DataSplits, Loader, load, loader
-from secateur.models import build, default_input_shape
+from secateur.models import build, default_input_shape, example_inputs
 from secateur.training import TrainConfig, fit
 
 _EVALUATION_BATCH = 100
@@ -66,12 +66,17 @@ def build_model(
     return model, {"name": name, "num_classes": num_classes, "in_channels": in_channels}
 
 
-def example_for(name: str, shape: tuple[int, ...] | None) -> Tensor:
+def example_for(name: str, shape: tuple[int, ...] | None, model: nn.Module | None = None) -> Any:
     """One example input of the given shape, or of the model's usual one.
+
+    Args:
+        model: the built model, if there is one; those of transformers know what they take.
 
     Raises:
         UsageError: nobody knows the shape.
     """
+    if model is not None and name.startswith("hf:"):
+        return example_inputs(model, shape)
     if shape is None:
         usual = default_input_shape(name)
         if usual is None:

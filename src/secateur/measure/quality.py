@@ -48,7 +48,9 @@ def evaluate(model: nn.Module, loader: Iterable[Any], device: torch.device | str
             if x.dim() == 4:
                 # Channels last is up to twice as fast for convolutions on a CPU, and other layers do not mind.
                 x = x.contiguous(memory_format=torch.channels_last)
-            logits: Tensor = model(x)
+            out = model(x)
+            # Models of transformers give their logits by name.
+            logits: Tensor = getattr(out, "logits", out)
             loss += F.cross_entropy(logits.float(), y, reduction="sum")
             correct += (logits.argmax(1) == y).sum()
             items += y.numel()

@@ -15,6 +15,7 @@ from secateur._user_code import is_user_code
 from secateur.models.cifar_resnet import cifar_resnet
 from secateur.models.cifar_vgg import CifarVGG
 from secateur.models.digits_resnet import digits_resnet
+from secateur.models.hugging_face import build_hugging_face, has_weights, hugging_face_input_shape
 from secateur.models.lenet5 import LeNet5
 from secateur.models.timm_models import build_timm, timm_input_shape
 from secateur.models.torchvision_models import build_torchvision, torchvision_input_shape
@@ -59,6 +60,9 @@ _BUILT_IN: dict[str, _BuiltIn] = {
 _SOURCES = (
     ModelEntry("torchvision:NAME", "any model of torchvision, as torchvision:resnet50"),
     ModelEntry("timm:NAME", "any model of timm, as timm:resnet50 or timm:resnet50.a1_in1k"),
+    ModelEntry(
+        "hf:DIR", "a folder that transformers' save_pretrained wrote; hf:NAME for one in its cache or on the hub"
+    ),
     ModelEntry("file.py:function", "what your own function returns; it may take num_classes and in_channels"),
 )
 
@@ -84,10 +88,11 @@ def build(
     """The model of that name, in training mode.
 
     Args:
-        name: a built-in name, ``torchvision:NAME``, ``timm:NAME`` or ``file.py:function``.
+        name: a built-in name, ``torchvision:NAME``, ``timm:NAME``, ``hf:DIR-or-NAME`` or ``file.py:function``.
         num_classes: passed on where it is accepted; by default the builder's own.
         in_channels: channels of the input, where the builder accepts it.
-        pretrained: the library's published weights (torchvision and timm only; needs the network once).
+        pretrained: the library's published weights (torchvision, timm and hf only; needs the network once). Weights
+            in the folder of ``hf:DIR`` are always read.
         weights: a safetensors file whose tensors are loaded last.
 
     Raises:
@@ -103,11 +108,13 @@ def build(
         model = build_torchvision(rest, num_classes, in_channels, pretrained)
     elif library == "timm" and rest:
         model = build_timm(rest, num_classes, in_channels, pretrained)
+    elif library == "hf" and rest:
+        model = build_hugging_face(rest, num_classes, in_channels, pretrained)
     elif pretrained:
         if not is_user_code(name):
             _built_in(name)
         raise UsageError(
-            f"there are no published weights for {name!r}: only torchvision:NAME and timm:NAME have them\n"
+            f"there are no published weights for {name!r}: only torchvision:NAME, timm:NAME and hf:NAME have them\n"
             "give a file that you have: --weights FILE.safetensors"
         )
     elif is_user_code(name):
@@ -131,9 +138,17 @@ def default_input_shape(name: str) -> tuple[int, ...] | None:
         return torchvision_input_shape(rest)
     if library == "timm" and rest:
         return timm_input_shape(rest)
+    if library == "hf" and rest:
+        return hugging_face_input_shape(rest)
     if is_user_code(name):
         return None
     return _built_in(name).input_shape
+
+
+def carries_weights(name: str) -> bool:
+    """Whether the name alone may stand for a trained model: a folder with weights, or the user's own function."""
+    library, _, rest = name.partition(":")
+    return is_user_code(name) or (library == "hf" and has_weights(rest))
 
 
 def _built_in(name: str) -> _BuiltIn:

@@ -220,7 +220,9 @@ class _Run:
 
 def _cross_entropy(config: TrainConfig) -> Objective:
     def objective(model: nn.Module, x: Any, y: Any) -> tuple[Tensor, Tensor]:
-        logits = model(x)
+        out = model(x)
+        # Models of transformers give their logits by name.
+        logits = getattr(out, "logits", out)
         return F.cross_entropy(logits, y, label_smoothing=config.label_smoothing), logits
 
     return objective
