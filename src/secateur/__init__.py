@@ -6,6 +6,8 @@ from secateur.budget import plan as plan
 from secateur.card import Card as Card
 from secateur.graph import Cost as Cost
 from secateur.graph import PruningGraph as PruningGraph
+from secateur.graph import lock as lock
+from secateur.graph import register_rule as register_rule
 from secateur.graph import trace as trace
 from secateur.methods import methods as methods
 from secateur.pipeline import Result as Result
@@ -30,11 +32,13 @@ __all__ = [
     "SecateurError",
     "cut",
     "load",
+    "lock",
     "mask",
     "methods",
     "plan",
     "prune",
     "rebuild_optimizer",
+    "register_rule",
     "save",
     "score",
     "trace",

@@ -56,6 +56,7 @@ class Explainer:
             for member in group.members:
                 self._groups.setdefault((member.tensor, member.axis), []).append((k, member))
         self._macs = graph.cost().macs
+        self._group_macs = graph.group_macs()
         self._starts = [a.start for a in ledger.axes]
 
     def explain(self, name: str) -> Explanation:
@@ -117,8 +118,7 @@ class Explainer:
             met = np.flatnonzero(np.isin(paths.labels, np.concatenate(locked)))
             if len(met):
                 chain = _operations(self._walk(paths.nearest(met), paths))
-        without = self.graph.cost({group.name: 0}).macs
-        macs = 1 - float(without) / self._macs if self._macs else 0.0
+        macs = self._group_macs[group.name] / self._macs if self._macs else 0.0
         return GroupExplanation(group, tuple(here), tuple(ties), chain, macs)
 
     def _tie_of(self, member: Member, end: int, on: dict[tuple[str, int], Member], paths: _Paths) -> Tie:

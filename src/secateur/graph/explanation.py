@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from secateur.graph.groups import Group, Member
 
@@ -87,6 +88,24 @@ class Explanation:
     what: str
     groups: tuple[GroupExplanation, ...]
     never: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as JSON can hold it."""
+        groups = [
+            {
+                "name": e.group.name,
+                "kind": e.group.kind,
+                "width": e.group.width,
+                "locked": e.group.locked,
+                "reason": e.group.reason,
+                "lock_chain": list(e.lock_chain),
+                "macs_share": e.macs,
+                "here": [str(m) for m in e.here],
+                "ties": [{"member": str(t.member), "role": t.member.role, "chain": list(t.chain)} for t in e.ties],
+            }
+            for e in self.groups
+        ]
+        return {"name": self.name, "what": self.what, "groups": groups, "never": list(self.never)}
 
     def __str__(self) -> str:
         lines = [f"{self.name or 'the model'}: {self.what}"]
