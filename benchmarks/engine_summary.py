@@ -15,6 +15,8 @@ Event = Mapping[str, Any]
 STATUSES = ("exact", "wrong", "unchanged", "crashed", "hung")
 #: A plan may miss half by what is lost in counting.
 HALF = BUDGET * (1 + 1e-9)
+#: Both sides did about the same job where neither leaves more of the multiply-accumulates than this.
+ALIKE = 0.6
 
 
 def geomean(values: Iterable[float]) -> float | None:
@@ -120,6 +122,7 @@ def model_row(name: str, events: Sequence[Event]) -> dict[str, Any]:
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all rows come to, and the rows. Speed-ups are over the models that both sides can do."""
     compared = [r for r in rows if r["ratio"] is not None]
+    alike = [r for r in compared if max(r["ours_macs_ratio"] or 0, r["peer_macs_ratio"] or 0) <= ALIKE]
     counts = {status: sum(r["ours_status"] == status for r in rows) for status in STATUSES}
     return {
         "models": len(rows),
@@ -131,6 +134,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "geomean_speedup": geomean(r["ratio"] for r in compared),
         "geomean_speedup_unscored": geomean(r["ratio_unscored"] for r in compared if r["ratio_unscored"]),
         "geomean_speedup_cpu": geomean(r["ratio_cpu"] for r in compared if r["ratio_cpu"]),
+        "alike": len(alike),
+        "geomean_speedup_alike": geomean(r["ratio"] for r in alike),
         "slower_on": [r["name"] for r in compared if r["ratio"] < 1],
         "rows": [dict(r) for r in rows],
     }

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.engine_summary import ALIKE
+
 
 def number(value: float | None, form: str, unit: str = "") -> str:
     """A number as text; nothing for nothing."""
@@ -55,6 +57,8 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
         console.print(
             f"over the {result['compared']} that both can do, the peer takes {result['geomean_speedup']:.2f} times as "
             f"long (geometric mean; {number(result['geomean_speedup_unscored'], '.2f')} without the scores of either, "
-            f"{number(result['geomean_speedup_cpu'], '.2f')} in processor time); "
+            f"{number(result['geomean_speedup_cpu'], '.2f')} in processor time, "
+            f"{number(result['geomean_speedup_alike'], '.2f')} over the {result['alike']} where neither leaves more "
+            f"than {ALIKE:.0%} of the MACs); "
             f"ours is slower on: {', '.join(result['slower_on']) or 'none'}"
         )

@@ -65,6 +65,10 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def _times(value: float | None) -> str:
+    return "no figure" if value is None else f"{value:.2f} times"
+
+
 def _units(row: Mapping[str, Any]) -> str:
     parts = []
     for kind, n in (row["units"] or {}).items():
@@ -135,7 +139,8 @@ def _top(result: Mapping[str, Any]) -> list[str]:
         slower = len(result["slower_on"])
         lines.append(
             f"- Over the {result['compared']} that both can do, it takes {result['geomean_speedup']:.2f} times as long "
-            f"as Secateur (geometric mean of the whole job); Secateur is slower on {slower}"
+            f"as Secateur (geometric mean of the whole job; over the {result['alike']} where neither leaves more than "
+            f"60 % of the MACs: {_times(result['geomean_speedup_alike'])}); Secateur is slower on {slower}"
             + (f": {', '.join(f'`{name}`' for name in result['slower_on'])}." if slower else ".")
         )
     memory = f", {hardware['memory_gib']} GiB" if hardware.get("memory_gib") else ""

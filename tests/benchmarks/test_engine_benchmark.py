@@ -111,5 +111,13 @@ def test_the_summary_counts_and_names_what_is_slower():
     json.dumps(result, allow_nan=False)
 
 
+def test_a_peer_that_cuts_little_is_compared_but_not_alike():
+    rows = [model_row("m", [_ours(1), _peer(k, 0, macs_ratio=r), PROVEN]) for k, r in ((4, 0.5), (1, 0.9))]
+    result = summary(rows)
+    assert (result["compared"], result["alike"]) == (2, 1)
+    assert result["geomean_speedup"] == pytest.approx(2.0)
+    assert result["geomean_speedup_alike"] == pytest.approx(4.0)
+
+
 def test_nothing_to_compare_gives_no_figure():
     assert summary([model_row("m", [_ours(1), PROVEN])])["geomean_speedup"] is None
