@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.graph import PruningGraph, trace
 from secateur.graph.trees import output_tensors
-from secateur.surgery import Plan, cut, make_plan, verify
+from secateur.surgery import cut, make_plan, verify
+from secateur.testing.checks import call, counted, random_plan
 from secateur.testing.patterns import patterns
 
 # How many groups of each toy have to be cuttable, so that an engine that locks everything does not pass.
@@ -223,19 +222,6 @@ def traced(name: str) -> tuple[nn.Module, Any, PruningGraph]:
     return model, example, trace(model, example)
 
 
-def random_plan(graph: PruningGraph, seed: int, least: int = 1) -> Plan:
-    """Keep from ``least`` units to all but one of every group."""
-    rng = np.random.default_rng(seed)
-    some = {g.name: rng.integers(min(least, g.width - 1), g.width) for g in graph.prunable}
-    keep = {g.name: rng.choice(g.width, some[g.name], replace=False).tolist() for g in graph.prunable}
-    return make_plan(graph, keep)
-
-
-def call(model: nn.Module, example: Any) -> Any:
-    """The model's output on example inputs."""
-    return model(**example) if isinstance(example, dict) else model(example)
-
-
 def repeated(example: Any, times: int) -> Any:
     """The example inputs, so many times in one batch."""
     if isinstance(example, dict):
@@ -246,20 +232,6 @@ def repeated(example: Any, times: int) -> Any:
 def leaves(output: Any) -> list[Tensor]:
     """Every tensor of a nested output."""
     return list(output_tensors(output))
-
-
-def counted(model: nn.Module, example: Any) -> tuple[int, int]:
-    """(MACs, parameters) by PyTorch's own counter, which does not see into fused kernels."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    (own_kernels, *_) = torch.backends.mkldnn.set_flags(False)
-    try:
-        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-            call(model.eval(), example)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        torch.backends.mkldnn.set_flags(own_kernels)
-    return counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
 
 
 def test_every_toy_has_a_least_number():

@@ -1,0 +1,94 @@
+"""Networks that nobody thought of: wired at random, cut at random, compared with the mask, and counted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from secateur.graph import trace
+from secateur.testing.checks import cut_problem
+from secateur.testing.random_networks import PARTS, Sample, random_network, shrunk
+
+SEEDS = 100
+
+# Networks that once failed: (seed, steps or None for all): what was wrong.
+REGRESSIONS: dict[tuple[int, tuple[int, ...] | None], str] = {}
+
+# What fails still, with the same key: why. An entry that passes is a failure, so that it moves to REGRESSIONS.
+KNOWN: dict[tuple[int, tuple[int, ...] | None], str] = {}
+
+
+def require(seed: int, steps: tuple[int, ...] | None = None) -> None:
+    """Fail with the smallest network that has the same problem."""
+    sample = random_network(seed, steps)
+    problem = cut_problem(sample.model, sample.inputs)
+    if not problem:
+        return
+    kind = problem.split()[0]
+
+    def alike(candidate: Sample) -> bool:
+        return cut_problem(candidate.model, candidate.inputs).startswith(kind)
+
+    small = shrunk(seed, alike) if steps is None else sample
+    pytest.fail(f"random_network({seed}): {problem}\nin small: random_network({seed}, {small.steps})\n{small}")
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_random_networks(seed: int, request: pytest.FixtureRequest):
+    if (seed, None) in KNOWN:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=KNOWN[seed, None]))
+    require(seed)
+
+
+@pytest.mark.parametrize(("seed", "steps"), REGRESSIONS)
+def test_networks_that_once_failed(seed: int, steps: tuple[int, ...] | None):
+    require(seed, steps)
+
+
+@pytest.mark.parametrize(("seed", "steps"), [key for key in KNOWN if key[0] >= SEEDS or key[1] is not None])
+@pytest.mark.xfail(strict=True, reason="see KNOWN")
+def test_networks_that_fail_still(seed: int, steps: tuple[int, ...] | None):
+    require(seed, steps)
+
+
+@pytest.mark.nightly
+@settings(
+    max_examples=3000,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.integers(min_value=SEEDS, max_value=10**6))
+def test_thousands_of_random_networks(seed: int):
+    if (seed, None) not in KNOWN:
+        require(seed)
+
+
+def test_a_seed_is_a_network():
+    one, two = random_network(3), random_network(3)
+    assert str(one) == str(two)
+    for a, b in zip(one.model.state_dict().values(), two.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert str(random_network(4)) != str(one)
+
+
+def test_all_parts_come_up_and_much_can_be_cut():
+    samples = [random_network(seed) for seed in range(80)]
+    assert {type(part) for s in samples for part in s.model.parts} == set(PARTS)
+    found = [trace(s.model, s.inputs) for s in samples[:12]]
+    assert sum(len(graph.prunable) for graph in found) >= 3 * len(found)
+
+
+def test_shrinking_finds_the_part_that_matters():
+    def has_shuffle(sample: Sample) -> bool:
+        return any(type(part).__name__ == "Shuffle" for part in sample.model.parts)
+
+    seed = next(s for s in range(200) if has_shuffle(random_network(s)))
+    small = shrunk(seed, has_shuffle)
+    assert has_shuffle(small)
+    assert len(small.model.parts) <= len(random_network(seed).model.parts)
+    assert not any(has_shuffle(random_network(seed, [k for k in small.steps if k != gone])) for gone in small.steps)
