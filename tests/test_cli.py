@@ -130,6 +130,32 @@ def test_inspect(secateur: Command):
     assert larger["params"] == found["params"] == 696_042
 
 
+def test_inspect_says_where_the_work_is_by_width(secateur: Command):
+    done = secateur("inspect", "digits-resnet")
+    assert "In the layers of which width they are" in done.out
+    assert "--explain NAME" in done.out
+    groups = {g["name"]: g["macs"] for g in secateur("inspect", "digits-resnet", "--json").json["groups"]}
+    assert f"{max(n for name, n in groups.items() if name != 'linear'):,}" in done.out
+
+
+@pytest.mark.parametrize("name", ["layer2.0.conv1", "layer2.0.conv1.weight", "linear.bias", "layer2"])
+def test_explain(secateur: Command, name: str):
+    done = secateur("inspect", "digits-resnet", "--explain", name)
+    assert done.code == 0
+    assert done.out.startswith(f"{name}: ")
+    assert "of the MACs" in done.out
+    assert "group " in done.out
+    found = secateur("inspect", "digits-resnet", "--explain", name, "--json").json
+    assert found["model"] == "digits-resnet"
+    assert found["name"] == name
+    assert all(tie["chain"] for group in found["groups"] for tie in group["ties"])
+
+
+def test_explain_of_a_name_that_does_not_exist(secateur: Command):
+    done = secateur("inspect", "digits-resnet", "--explain", "layer2.0.cnov1")
+    refused(done, "unknown module, parameter or group 'layer2.0.cnov1'", "did you mean 'layer2.0.conv1'")
+
+
 @pytest.mark.parametrize(
     ("verb", "known"), [("methods", "l1"), ("models", "cifar-resnet56"), ("data", "digits"), ("models", "timm:NAME")]
 )
