@@ -52,7 +52,7 @@ def uniform_lanes(graph: PruningGraph, free: list[Group]) -> Uniform:
             held[role.name] = f"{fixed[0]} stays whole"
     if not is_hugging_face(graph.model):
         for role in found:
-            lanes[_free_name(role.name, lanes)] = tuple(Share(g) for g in role.groups)
+            lanes[role.name] = tuple(Share(g) for g in role.groups)
         return Uniform(lanes, held)
     known = knobs(graph)
     if known.trouble:
@@ -67,27 +67,21 @@ def uniform_lanes(graph: PruningGraph, free: list[Group]) -> Uniform:
         else:
             reason = _trial(graph, shares)
         if not reason:
-            lanes[_free_name(name, lanes)] = shares
+            lanes[name] = shares
         else:
             for role, _ in moving:
                 held.setdefault(role.name, reason)
     reached = _taken(lanes)
     for role in found:
-        if role.groups[0].name not in reached:
+        if role.groups[0].name in reached:
+            held.pop(role.name, None)
+        else:
             held.setdefault(role.name, f"no field of {config} says this width alone")
-    return Uniform(lanes, {name: why for name, why in held.items() if not _in_lane(name, found, reached)})
-
-
-def _free_name(name: str, taken: Mapping[str, object]) -> str:
-    return name if name not in taken else f"{name}#{len(taken)}"
+    return Uniform(lanes, held)
 
 
 def _taken(lanes: Mapping[str, tuple[Share, ...]]) -> set[str]:
     return {share.group.name for shares in lanes.values() for share in shares}
-
-
-def _in_lane(name: str, found: list[Role], reached: set[str]) -> bool:
-    return any(role.name == name and role.groups[0].name in reached for role in found)
 
 
 def _ways(graph: PruningGraph, found: list[Role]) -> list[list[int]]:

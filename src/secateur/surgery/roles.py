@@ -17,7 +17,7 @@ class Role:
     """Groups whose producing parameters have the same names but for the number of the layer.
 
     Attributes:
-        name: the name of the first group, with ``*`` for the number of the layer.
+        name: the name of the first group, with ``*`` for the number of the layer; ``#2`` for other groups of that name.
         width: of every group of it.
         groups: in order of appearance.
     """
@@ -71,4 +71,11 @@ def roles(graph: PruningGraph, groups: Iterable[Group]) -> list[Role]:
     for group in groups:
         names = frozenset((stripped(m.tensor, stack), m.axis) for m in group.producers)
         found.setdefault((group.width, group.kind, names), []).append(group)
-    return [Role(stripped(same[0].name, stack), same[0].width, tuple(same)) for same in found.values()]
+    times: Counter[str] = Counter()
+    sorted_out = []
+    for same in found.values():
+        name = stripped(same[0].name, stack)
+        times[name] += 1
+        name = name if times[name] == 1 else f"{name}#{times[name]}"
+        sorted_out.append(Role(name, same[0].width, tuple(same)))
+    return sorted_out
