@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from secateur.graph import PruningGraph
-from secateur.graph.adapters import without_cache
+from secateur.graph.adapters import plain_settings
 from secateur.graph.clone import copy_with
 from secateur.graph.skeleton import one_thread
 from secateur.graph.trees import output_tensors
@@ -232,8 +232,8 @@ def _disproof(graph: PruningGraph, plan: Plan, fields: Sequence[ConfigField]) ->
     except Exception as error:
         return f"it does not build: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     dense = copy_with(stirred(model, torch.Generator().manual_seed(0)), lambda _, t: _plain(t))
-    small = without_cache(cut(dense, bare).eval())
-    twin = without_cache(twin.float().eval())
+    small = plain_settings(cut(dense, bare).eval())
+    twin = plain_settings(twin.float().eval())
     twin.load_state_dict(small.state_dict(), strict=False)
     try:
         inputs = example_inputs(small)
