@@ -115,7 +115,7 @@ class Explainer:
         chain: tuple[str, ...] = ()
         if group.locked:
             locked = [labels for labels, reason in self.graph.classes._locks if reason == group.reason]
-            met = np.flatnonzero(np.isin(paths.labels, np.concatenate(locked)))
+            met = np.flatnonzero(np.isin(paths.labels, np.concatenate([*locked, np.zeros(0, dtype=np.int64)])))
             if len(met):
                 chain = _operations(self._walk(paths.nearest(met), paths))
         macs = self._group_macs[group.name] / self._macs if self._macs else 0.0

@@ -30,13 +30,14 @@ def register_rule(name: str, *, like: str | None = None, replace: bool = False) 
         sc.register_rule("mylib::swish", like="silu")          # pointwise, one tensor or several that broadcast
         sc.register_rule("mylib::fast_linear", like="linear")  # the same arguments in the same order
 
-    Any other gets a function; see ``docs/extend.md`` for what ``run`` offers and for a worked example::
+    Any other gets a function; see ``docs/extend.md`` for what ``run`` offers and a
+    worked example (``from secateur.graph import Labels``)::
 
         @sc.register_rule("mylib::gate")
         def gate(run, func, args, kwargs, out):
             x, scale = args
             operands = [(run.labels(x), x.shape), (run.labels(scale), scale.shape)]
-            run.set(out, sc.Labels(run.ledger.meet(operands, out.shape, run.where(func))))
+            run.set(out, Labels(run.ledger.meet(operands, out.shape, run.where(func))))
 
     A rule that is wrong does no harm that stays hidden: ``verify`` refuses the cut.
 
