@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from secateur._errors import InputError, PlanError, UsageError
 from secateur.graph import trace
+from secateur.graph.admit import elsewhere
 from secateur.surgery import cut, make_plan, mask, verify
 from secateur.testing.toys import toys
 
@@ -225,6 +226,14 @@ def test_devices_do_not_matter_where_no_value_is_read(model_on: str, inputs_on: 
 def test_values_that_the_meta_device_does_not_have(model_on: str, inputs_on: str, said: str):
     with pytest.raises(InputError, match=f"on the meta device, which has no numbers: {said}\n"):
         trace(Branching().to(model_on), torch.randn(2, 6, device=inputs_on))
+
+
+def test_inputs_that_had_to_be_copied_are_noted():
+    """The other device is the meta device here, since every machine has that."""
+    assert elsewhere(Plain(), [torch.zeros(1, device="meta")]) == (
+        "the example inputs lie on meta; they were copied to cpu"
+    )
+    assert elsewhere(Plain(), torch.zeros(1)) == elsewhere(nn.ReLU(), torch.zeros(1, device="meta")) == ""
 
 
 # -- parameters that are not cut ---------------------------------------------------------------------------------------
