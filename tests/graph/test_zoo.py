@@ -51,7 +51,7 @@ ZOO = {
         tv.shufflenet_v2_x1_0, 19, 0, 144_907_992, 2_278_604, published="ShuffleNet_V2_X1_0_Weights"
     ),
     "vit_b_16": Entry(tv.vit_b_16, 25, 12, 17_563_828_224, 86_567_656, 224, "ViT_B_16_Weights", _VIT, 32),
-    "swin_t": Entry(tv.swin_t, 12, 0, 4_490_566_656, 28_288_354, published="Swin_T_Weights"),
+    "swin_t": Entry(tv.swin_t, 16, 4, 4_490_566_656, 28_288_354, published="Swin_T_Weights"),
     "fcn_resnet50": Entry(_FCN, 38, 0, 26_484_498_432, 32_957_013),
     "timm deit_tiny_patch16_224": Entry(
         partial(timm.create_model, "deit_tiny_patch16_224"), 25, 12, 1_253_683_200, 5_717_416, verified_pixels=224

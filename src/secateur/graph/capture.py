@@ -22,8 +22,15 @@ from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.ledger import Ledger, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MetaMemory
-from secateur.graph.rules import lookup
-from secateur.graph.skeleton import Dispatch, ModuleStack, plain_kernels, skeleton_of, without_numbers
+from secateur.graph.rules import argument, lookup
+from secateur.graph.skeleton import (
+    Dispatch,
+    ModuleStack,
+    is_model_code,
+    plain_kernels,
+    skeleton_of,
+    without_numbers,
+)
 from secateur.graph.trees import map_tensors, output_tensors, tensors
 
 _ATTRIBUTE = "_secateur_labels"
@@ -31,7 +38,18 @@ _ATTRIBUTE = "_secateur_labels"
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One ATen operation that ran: where, what its tensors carried, and the numbers that it was given as values."""
+    """One ATen operation that ran.
+
+    Attributes:
+        name: without overload.
+        module: path of the module whose code ran it.
+        ordinal: how many operations of that name this module had run before.
+        shapes: of its results.
+        outputs: label systems of its results.
+        inputs: label systems of its tensor arguments, all in one.
+        numbers: numbers that it was given as values.
+        span: of a slice: the axis, the first index and the one behind the last.
+    """
 
     name: str
     module: str
@@ -40,6 +58,7 @@ class Operation:
     outputs: tuple[tuple[Tensor, ...], ...]
     inputs: tuple[Tensor, ...]
     numbers: tuple[float, ...]
+    span: tuple[int, int, int] | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,14 @@ def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
     return tuple(found)
 
 
+def span(func: Any, args: tuple, kwargs: dict) -> tuple[int, int, int]:
+    """The axis of a slice, its first index and the one behind its last."""
+    size = args[0].shape[axis := argument(func, args, kwargs, "dim", 0) % args[0].dim()]
+    start, end = argument(func, args, kwargs, "start"), argument(func, args, kwargs, "end")
+    first, last = (min(max(k + size if k < 0 else k, 0), size) for k in (start or 0, size if end is None else end))
+    return axis, first, last
+
+
 class Run(Dispatch):
     """The dispatch mode under which the skeleton runs; rules read and write labels through it."""
 
@@ -132,7 +159,7 @@ class Run(Dispatch):
         frame = sys._getframe(1)
         while frame is not None:
             file = frame.f_code.co_filename
-            if "/torch/" not in file and "/secateur/" not in file and not file.startswith("<"):
+            if is_model_code(file):
                 return f" [{file.rsplit('/', 1)[-1]}:{frame.f_lineno}]"
             frame = frame.f_back
         return ""
@@ -174,7 +201,8 @@ class Run(Dispatch):
                 tuple([tuple(t.shape) for t in outs]),
                 tuple([getattr(t, _ATTRIBUTE, FIXED).systems for t in outs]),
                 tuple([s for systems in carried for s in systems]),
-                numbers(func, args, kwargs) if any(carried) or name in _FILLS else (),
+                numbers(func, args, kwargs),
+                span(func, args, kwargs) if name == "slice" else None,
             )
         )
         return out

@@ -31,12 +31,17 @@ class Classes:
         of: class of each label, shape ``[labels]``; label 0 is in a class of its own.
         reasons: why a class is locked; a class that is not in here can be removed.
         heads: classes that a grid made into units along a batch axis of a product of activations.
-        grid_ties: labels that a grid tied, and where.
+        grid_ties: labels that a grid or the code of the model tied, and where.
     """
 
-    def __init__(self, ledger: Ledger, extra_locks: Sequence[tuple[Array, str]] = ()):
+    def __init__(
+        self,
+        ledger: Ledger,
+        extra_locks: Sequence[tuple[Array, str]] = (),
+        extra_ties: Sequence[tuple[Array, Array, str]] = (),
+    ):
         self._ledger = ledger
-        pairs = [(a.numpy(), b.numpy()) for a, b, _ in ledger.ties]
+        pairs = [(a.numpy(), b.numpy()) for a, b, _ in ledger.ties] + [(a, b) for a, b, _ in extra_ties]
         a = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, dtype=np.int64)
         b = np.concatenate([p[1] for p in pairs]) if pairs else np.zeros(0, dtype=np.int64)
         both = (a > 0) & (b > 0)
@@ -44,7 +49,7 @@ class Classes:
         self._locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
         self._locks += list(extra_locks)
         self.heads: set[int] = set()
-        self.grid_ties: list[tuple[Array, Array, str]] = []
+        self.grid_ties: list[tuple[Array, Array, str]] = list(extra_ties)
         self._close()
         self._settle_grids()
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from secateur.graph import sizes
-from secateur.graph.capture import Capture, numbers
+from secateur.graph.capture import Capture, numbers, span
 from secateur.graph.classes import Classes
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import AxisRef, Literal
-from secateur.graph.skeleton import Dispatch, plain_kernels, skeleton_of, without_numbers
+from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
 from secateur.graph.trees import tensors
 
 _RESHAPES = {"view", "_unsafe_view", "clone", "expand", "alias", "unsqueeze", "squeeze"}
@@ -88,6 +88,16 @@ class RandomCut:
                 result[axis] = min(result[axis], length)
         return tuple(result)
 
+    def before(self, systems: tuple[Tensor, ...], axis: int, index: int) -> int:
+        """How many of the first ``index`` places of an axis live."""
+        here = np.ones(index, dtype=bool)
+        for system in systems:
+            own = varying(system)
+            if axis in own:
+                alive = np.moveaxis(self.labels[compressed(system, own).numpy()], own.index(axis), 0)
+                here &= alive.reshape(len(alive), -1).any(axis=1)[:index]
+        return int(here.sum())
+
     def extent(self, ref: AxisRef) -> int:
         """How many indices of an axis live."""
         line = self.classes.line(ref)
@@ -142,6 +152,12 @@ class _Check(Dispatch):
                 raise _Disagreement(
                     f"{name} computes with {now:.6g}, worked out of a size; before the cut it was {was:.6g}"
                 )
+        if operation.span is not None and operation.inputs:
+            axis, *ends = operation.span
+            given = span(func, args, kwargs)[1:]
+            asked = tuple(self.cut.before(operation.inputs, axis, k) for k in ends)
+            if given != asked:
+                raise _Disagreement(f"slice takes {given[0]}:{given[1]}, the cut asks for {asked[0]}:{asked[1]}")
         self.index += 1
         return out
 
@@ -181,7 +197,7 @@ def _source(error: BaseException) -> str:
     found, trace = "", error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if "/torch/" not in file and "/secateur/" not in file and not file.startswith("<"):
+        if is_model_code(file):
             found = f"{file.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
         trace = trace.tb_next
     return found

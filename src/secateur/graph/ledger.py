@@ -272,7 +272,8 @@ class Ledger:
                 self._note_roles(operand, len(shape) - 1, len(shape))
         systems = self.meet([(a, a_shape), (b, b_shape)], shape, where, batch)
         refs = tuple(self.axis(systems, i, n) for i, n in enumerate(shape) if n > 1)
-        self.terms.append(Term(module, scale, refs))
+        if scale:
+            self.terms.append(Term(module, scale, refs))
         left = self.reduce(systems, [len(shape) - 1], keepdim=False, batch=batch)
         # What is left of one system may lie within another that it met: the tie is noted, a second copy says no more.
         return tuple(s for s in left if not any(set(varying(s)) < set(varying(t)) for t in left))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.graph.adapters import adapt, plain_settings
 from secateur.graph.clone import copy_with
+
+_OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(__file__)), room) + os.sep for room in ("graph", "surgery"))
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+
+
+def is_model_code(file: str) -> bool:
+    """Whether a source file is the model's own: neither PyTorch's nor part of the engine."""
+    return not file.startswith((*_OURS, _TORCH, "<"))
 
 
 def skeleton_of(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.Module:

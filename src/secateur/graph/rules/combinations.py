@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.graph.labels import UNIFORM, Labels, settle, varying
+from secateur.graph.labels import UNIFORM, Labels, narrowed, settle, varying
 from secateur.graph.rules.registry import POINTWISE, argument, axes_of, rule
 from secateur.graph.trees import tensors
 
@@ -42,9 +42,28 @@ def pointwise(run, func, args, kwargs, out) -> None:
         if inputs and outs[0] is inputs[0] and not labels[0].systems and inputs[0]._is_view():
             run.ledger.lock_systems(systems, f"written into a part of another tensor in {run.where(func)}")
             return
+        for own, t in zip(labels, inputs):
+            if own.is_uniform and t.numel() > 1:
+                _settle_uniform(run, t, systems, outs[0].dim())
     result = Labels(systems, weight, uniform)
     for t in outs:
         run.set(t, result)
+
+
+def _settle_uniform(run, t: Tensor, systems: tuple[Tensor, ...], dims: int) -> None:
+    """A constant fits any size until it is used; from then on it has the size of what it met there."""
+    lead = dims - t.dim()
+    wide = {lead + axis for axis, size in enumerate(_own_shape(t)) if size > 1}
+    found = []
+    for system in systems:
+        common = tuple(a for a in varying(system) if a in wide)
+        if common:
+            own = run.ledger.project(system, common)
+            for _ in range(lead):
+                own = own.select(0, 0)
+            found.append(narrowed(own, ()).expand(t.shape))
+    if found:
+        run.set(t, Labels(tuple(found)))
 
 
 @rule("sum", "mean", "amax", "amin", "var", "std", "var_mean", "std_mean", "logsumexp", "prod", "any", "all", "norm")

@@ -59,7 +59,8 @@ def vector_product(run, func, args, kwargs, out) -> None:
     bias, a, b = args if func.overloadpacket.__name__ == "addmv" else (None, *args[:2])
     shape = torch.broadcast_shapes(a.shape, b.shape)
     la, lb = run.labels(a), run.labels(b)
-    systems = run.ledger.contract(la, a.shape, lb, b.shape, run.module, run.where(func), 1)
+    # Not counted: what normalises a weight is no layer, and PyTorch's own counter leaves these out, too.
+    systems = run.ledger.contract(la, a.shape, lb, b.shape, run.module, run.where(func), 0)
     if bias is not None:
         operands = [(Labels(systems), shape[:-1]), (run.labels(bias), bias.shape)]
         systems = run.ledger.meet(operands, shape[:-1], run.where(func))

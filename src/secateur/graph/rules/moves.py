@@ -42,7 +42,7 @@ def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any) -> No
 
 
 @rule("permute", "transpose", "t", "expand", "squeeze", "unsqueeze", "diagonal", "swapaxes", "movedim", "unfold", "mT")
-@rule("repeat", "flip", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle", "adjoint")
+@rule("repeat", "flip", "pixel_shuffle", "pixel_unshuffle", "adjoint")
 def move(run, func, args, kwargs, out) -> None:
     _moved(run, run.labels(args[0]), lambda s: func(s, *args[1:], **kwargs), out)
 
@@ -50,6 +50,18 @@ def move(run, func, args, kwargs, out) -> None:
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
 def view(run, func, args, kwargs, out) -> None:
     _moved(run, run.labels(args[0]), lambda s: s.reshape(out.shape), out)
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def shuffle(run, func, args, kwargs, out) -> None:
+    """As written out in views: groups of equally many channels, so after a cut they have to be equal again."""
+    x, groups = args[0], args[1]
+    for system in run.labels(x).systems:
+        if 1 in varying(system):
+            parts = settle(system.reshape(x.shape[0], groups, -1, *x.shape[2:]))
+            if len(varying(parts)) > 1:
+                run.ledger.grid(parts)
+    _moved(run, run.labels(x), lambda s: func(s, *args[1:], **kwargs), out)
 
 
 @rule("select", "unbind")
