@@ -108,10 +108,7 @@ def build(name: str) -> tuple[nn.Module, Any]:
     if part in ("segmentation", "detection"):
         model = maker(weights=None, weights_backbone=None).eval()
         if part == "detection":
-            # Random weights are sure of nothing: at the usual threshold no box is left, and nothing to compare.
-            for module in model.modules():
-                if hasattr(module, "score_thresh"):
-                    module.score_thresh = 0.0
+            _ready_detector(model)
             return model, ([torch.rand(3, 224, 224, generator=generator)],)
         return model, torch.randn(1, 3, 224, 224, generator=generator)
     # Both draw their weights by a slow truncated normal unless they are told not to.
@@ -123,6 +120,23 @@ def build(name: str) -> tuple[nn.Module, Any]:
         return model, tuple(torch.randn(1, 3, 128, 128, generator=generator) for _ in range(2))
     size = 299 if short == "inception_v3" else 224
     return model, torch.randn(1, 3, size, size, generator=generator)
+
+
+def _ready_detector(model: nn.Module) -> None:
+    """Boxes from random weights, and the image as large as it is given.
+
+    Random weights are sure of nothing: at the usual threshold no box is left, and there is nothing to compare. With no
+    threshold a thousand proposals would be too many.
+    """
+    transform: Any = model.transform
+    if transform.fixed_size is None:
+        transform.min_size = (224,)
+    modules: Any = model.modules()
+    for module in modules:
+        if hasattr(module, "score_thresh"):
+            module.score_thresh = 0.0
+        if hasattr(module, "_post_nms_top_n"):
+            module._post_nms_top_n = {"training": 100, "testing": 100}
 
 
 def counts_vary(name: str) -> bool:
