@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from secateur.graph import PruningGraph, trace
 from secateur.graph.trees import output_tensors
 from secateur.surgery import cut, make_plan, verify
-from secateur.testing.checks import call, counted, random_plan
+from secateur.testing.checks import call, counted, cut_problem, random_plan
 from secateur.testing.patterns import patterns
 
 # How many groups of each toy have to be cuttable, so that an engine that locks everything does not pass.
@@ -203,10 +203,15 @@ UNITS = {
     "attention_grouped_query": {"q": 2},
     "mha_batch_first": {"attention": 4},
 }
+# Errors of the engine that are known: what is wrong. A toy that works is a failure, so that it leaves this list.
+BROKEN: dict[str, str] = {
+}
+WORKING = {name: least for name, least in LEAST.items() if name not in BROKEN}
+
 # A part of the cost does not grow with the batch: the products that make a weight.
 COMPUTED_WEIGHTS = {"spectral_norm", "spectral_norm_hook", "hyper_network"}
 HEADLESS = {"attention_rotary_pairs", "attention_split_sizes", "attention_multi_query", "attention_einsum_parameters"}
-HEADS = [n for n in LEAST if n.startswith(("attention", "cross", "mha", "transformer")) and n not in HEADLESS]
+HEADS = [n for n in WORKING if n.startswith(("attention", "cross", "mha", "transformer")) and n not in HEADLESS]
 
 
 @cache
@@ -238,7 +243,7 @@ def test_every_toy_has_a_least_number():
     assert set(LEAST) == set(patterns())
 
 
-@pytest.mark.parametrize(("name", "least"), LEAST.items())
+@pytest.mark.parametrize(("name", "least"), WORKING.items())
 def test_enough_can_be_cut(name: str, least: int):
     _, _, graph = traced(name)
     assert len(graph.prunable) >= least, str(graph)
@@ -246,7 +251,7 @@ def test_enough_can_be_cut(name: str, least: int):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", LEAST)
+@pytest.mark.parametrize("name", WORKING)
 def test_cut_equals_mask(name: str, seed: int):
     model, example, graph = traced(name)
     before = {key: t.clone() for key, t in model.state_dict().items()}
@@ -259,7 +264,7 @@ def test_cut_equals_mask(name: str, seed: int):
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("name", LEAST)
+@pytest.mark.parametrize("name", WORKING)
 def test_the_cost_is_the_cost_of_the_cut_model(name: str, seed: int):
     model, example, graph = traced(name)
     # Of an axis of one, einsum makes a pointwise product, which PyTorch's counter does not count.
@@ -273,7 +278,7 @@ def test_the_cost_is_the_cost_of_the_cut_model(name: str, seed: int):
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("name", LEAST)
+@pytest.mark.parametrize("name", WORKING)
 def test_the_cut_model_runs_and_trains(name: str, seed: int):
     model, example, graph = traced(name)
     small = cut(model, random_plan(graph, seed))
@@ -287,7 +292,7 @@ def test_the_cut_model_runs_and_trains(name: str, seed: int):
     assert all(p.grad is None or p.grad.shape == p.shape for p in small.parameters())
 
 
-@pytest.mark.parametrize("name", LEAST)
+@pytest.mark.parametrize("name", WORKING)
 def test_the_fused_evaluation_path_agrees(name: str):
     """In evaluation mode under ``inference_mode`` PyTorch may take fused kernels; the numbers stay the same."""
     model, example, graph = traced(name)
@@ -300,7 +305,7 @@ def test_the_fused_evaluation_path_agrees(name: str):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", LEAST)
+@pytest.mark.parametrize("name", WORKING)
 def test_the_batch_does_not_matter(name: str):
     model, example, graph = traced(name)
     again = trace(model, repeated(example, 3))
@@ -316,7 +321,7 @@ def test_heads_are_called_heads(name: str):
     assert {g.kind for g in graph.prunable} == {"channel", "head"}
 
 
-@pytest.mark.parametrize("name", LEAST)
+@pytest.mark.parametrize("name", WORKING)
 def test_the_table_and_the_reasons(name: str):
     _, _, graph = traced(name)
     text = str(graph)
@@ -324,6 +329,14 @@ def test_the_table_and_the_reasons(name: str):
         assert group.name in text
         assert bool(group.reason) == group.locked
         assert all(m.positions.shape[0] == group.width for m in group.members)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.xfail(strict=True, reason="see BROKEN")
+def test_what_does_not_work_yet(name: str):
+    model, example, graph = traced(name)
+    assert not cut_problem(model, example, seeds=6)
+    assert len(graph.prunable) >= LEAST[name]
 
 
 @pytest.mark.parametrize(("name", "group", "words"), [*LOCKED_FOR_NOW, *sorted(LOCKED_FOR_GOOD)])

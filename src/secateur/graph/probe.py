@@ -24,6 +24,9 @@ _MOST_ROUNDS = 200
 #: How many pairs of widths are tried at one failure: each asks for new classes and a dry run.
 _MOST_COUPLINGS = 24
 
+_DIVIDING = {"slice", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "narrow", "as_strided"}
+_LAYING_OUT = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
+
 Lock = tuple[np.ndarray, str]
 
 
@@ -81,7 +84,7 @@ class Prober:
         self.findings = _Findings.settle(recorded, tuple(recorded.ledger.literals), (), ())
 
     def run(self) -> tuple[Classes, list[Literal]]:
-        mended = False
+        mended = self._delicate()
         for _ in range(_MOST_ROUNDS):
             if not self.findings.free:
                 break
@@ -96,6 +99,14 @@ class Prober:
         else:
             self.findings = self._lock_everything("no cut of this model could be made to run")
         return self.findings.classes, list(self.findings.literals)
+
+    def _delicate(self) -> bool:
+        """Whether the code divides axes by numbers of its own, which one random cut may happen to suit."""
+        return any(
+            o.inputs and (o.name in _DIVIDING or any(len(varying(s)) > 1 for out in o.outputs for s in out))
+            for o in self.recorded.operations
+            if o.name in _DIVIDING or o.name in _LAYING_OUT
+        )
 
     def _proposals(self, failure: Failure) -> Iterator[_Findings]:
         """From what costs no freedom to what costs some."""

@@ -15,10 +15,10 @@ from secateur.surgery import Plan, cut, make_plan, verify
 
 
 def random_plan(graph: PruningGraph, seed: int, least: int = 1) -> Plan:
-    """Keep from ``least`` units to all but one of every group."""
+    """Keep from ``least`` units to all but one of every group that has more."""
     rng = np.random.default_rng(seed)
-    some = {g.name: rng.integers(min(least, g.width - 1), g.width) for g in graph.prunable}
-    keep = {g.name: rng.choice(g.width, some[g.name], replace=False).tolist() for g in graph.prunable}
+    some = {g.name: rng.integers(least, g.width) for g in graph.prunable if g.width > least}
+    keep = {name: rng.choice(graph[name].width, count, replace=False).tolist() for name, count in some.items()}
     return make_plan(graph, keep)
 
 
