@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import AxisRef, Grid, Ledger
@@ -49,6 +50,8 @@ class Classes:
         self._locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
         self._locks += list(extra_locks)
         self.heads: set[int] = set()
+        # The system is kept beside its line, so that no other can come to lie at its address.
+        self._lines: dict[tuple, tuple[Array | None, Tensor]] = {}
         self.grid_ties: list[tuple[Array, Array, str]] = list(extra_ties)
         self._close()
         self._settle_grids()
@@ -151,12 +154,35 @@ class Classes:
 
     # -- extents --------------------------------------------------------------------------------------------------
 
-    def line(self, ref: AxisRef) -> Array | None:
-        """Class of every index of an axis, or ``None`` where the axis keeps its length whatever is cut."""
-        for system, axis in sorted(ref.systems, key=lambda pair: len(varying(pair[0]))):
+    def lines(self, ref: AxisRef) -> list[Array]:
+        """Classes along an axis; none where the axis keeps its length whatever is cut.
+
+        Nearly always one line: the class of every index. An axis that two systems share (heads and their width,
+        flattened into one) has a line for each, every class once, and its extent is the product of theirs.
+        """
+        found: dict[bytes, Array] = {}
+        for system, axis in ref.systems:
+            line = self._line(system, axis, ref.size)
+            if line is not None:
+                found.setdefault(line.tobytes(), line)
+        free = [line for line in found.values() if not self.locked[line].all()]
+        if len(free) < 2:
+            return free or list(found.values())[:1]
+        distinct = [np.unique(line) for line in free]
+        if (
+            int(np.prod([len(d) for d in distinct])) == ref.size
+            and len(np.unique(np.stack(free), axis=1).T) == ref.size
+        ):
+            return distinct
+        return free[:1]
+
+    def _line(self, system: Tensor, axis: int, size: int) -> Array | None:
+        """The class of every index, if it is the same wherever else one stands."""
+        key = (system.data_ptr(), tuple(system.shape), system.stride(), axis)
+        if key not in self._lines:
             own = varying(system)
             classes = self.of[compressed(system, own).numpy()]
-            rows = np.moveaxis(classes, own.index(axis), 0).reshape(ref.size, -1)
-            if rows.shape[1] == 1 or bool((rows == rows[:, :1]).all()):
-                return rows[:, 0]
-        return None
+            rows = np.moveaxis(classes, own.index(axis), 0).reshape(size, -1)
+            same = rows.shape[1] == 1 or bool((rows == rows[:, :1]).all())
+            self._lines[key] = (rows[:, 0].copy() if same else None, system)
+        return self._lines[key][0]

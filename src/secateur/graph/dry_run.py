@@ -7,6 +7,7 @@ too: the cut model would be another function.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -61,8 +62,11 @@ class RandomCut:
             turn = met[group.width] + seed
             met[group.width] += 1
             offset = (turn + 1) // 2 * (1 if turn % 2 else -1)
-            # At least two stay where that can be: axes of length one are dropped on the way by some code.
-            gone = 1 + (group.width // 2 - 1 + offset) % max(1, group.width - 2)
+            if group.width == 2:
+                gone = (turn + 1) % 2
+            else:
+                # At least two stay where that can be: axes of length one are dropped on the way by some code.
+                gone = 1 + (group.width // 2 - 1 + offset) % max(1, group.width - 2)
             self.alive[np.flatnonzero(group_of == k)[rng.permutation(group.width)[:gone]]] = False
         self.labels = self.alive[classes.of]
 
@@ -85,9 +89,14 @@ class RandomCut:
     def shape(self, dense: tuple[int, ...], systems: tuple[Tensor, ...]) -> tuple[int, ...]:
         """The shape of a tensor after the cut."""
         result = list(dense)
+        shared = set()
         for system in systems:
             for axis, length in self.lengths(system):
+                if result[axis] != dense[axis] and length != dense[axis]:
+                    shared.add(axis)
                 result[axis] = min(result[axis], length)
+        for axis in shared:
+            result[axis] = self.before(systems, axis, dense[axis])
         return tuple(result)
 
     def before(self, systems: tuple[Tensor, ...], axis: int, index: int) -> int:
@@ -102,8 +111,8 @@ class RandomCut:
 
     def extent(self, ref: AxisRef) -> int:
         """How many indices of an axis live."""
-        line = self.classes.line(ref)
-        return ref.size if line is None else int(self.alive[line].sum())
+        lines = self.classes.lines(ref)
+        return math.prod(int(self.alive[line].sum()) for line in lines) if lines else ref.size
 
 
 class _Check(Dispatch):

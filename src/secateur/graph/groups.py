@@ -94,10 +94,10 @@ def build_groups(ledger: Ledger, classes: Classes, others: list[AxisRef]) -> tup
         on_parameter[line] = True
     seen: set[bytes] = set()
     for ref in others:
-        line = classes.line(ref)
-        if line is not None and (key := line.tobytes()) not in seen:
-            seen.add(key)
-            stamp(line)
+        for line in classes.lines(ref):
+            if (key := line.tobytes()) not in seen:
+                seen.add(key)
+                stamp(line)
 
     lock_key = np.zeros(count, dtype=np.uint64)
     texts = {reason: k + 1 for k, reason in enumerate(dict.fromkeys(classes.reasons.values()))}

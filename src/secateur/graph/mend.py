@@ -67,8 +67,7 @@ class Mender:
             yield from self._several(index, path)
             module = self.recorded.skeleton.get_submodule(path)
             for axis, ref in enumerate(self._axes(operation)):
-                line = classes.line(ref)
-                if line is None or classes.locked[line].all():
+                if not any(not classes.locked[line].all() for line in classes.lines(ref)):
                     continue
                 for attribute, entry in sizes.read(module, ref.size):
                     if (path, attribute, entry) not in bound:

@@ -15,7 +15,7 @@ from torch import Tensor
 from secateur.graph.capture import Capture
 from secateur.graph.classes import Classes
 from secateur.graph.dry_run import Failure, RandomCut, dry_run
-from secateur.graph.groups import build_groups
+from secateur.graph.groups import Group, build_groups
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Literal
 from secateur.graph.mend import Mender, Tie
@@ -51,10 +51,14 @@ class _Findings:
         return self.settled[0]
 
     @property
+    def groups(self) -> list[Group]:
+        assert self.settled is not None
+        return self.settled[1]
+
+    @property
     def free(self) -> int:
         """The number of units that can be removed."""
-        assert self.settled is not None
-        return sum(g.width for g in self.settled[1] if not g.locked and g.width > 1)
+        return sum(g.width for g in self.groups if not g.locked and g.width > 1)
 
     def bind(self, literals: list[Literal]) -> _Findings:
         """More literals: classes stay as they are."""
@@ -84,7 +88,8 @@ class Prober:
         self.findings = _Findings.settle(recorded, tuple(recorded.ledger.literals), (), ())
 
     def run(self) -> tuple[Classes, list[Literal]]:
-        mended = self._delicate()
+        # A group of two is cut in every second run only, so that two of them do not always lose alike.
+        mended = self._delicate() or any(g.width == 2 and not g.locked for g in self.findings.groups)
         for _ in range(_MOST_ROUNDS):
             if not self.findings.free:
                 break

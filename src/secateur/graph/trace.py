@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -148,11 +149,9 @@ class PruningGraph:
         for term in ledger.terms:
             coefficient, axes = term.coefficient, []
             for ref in term.axes:
-                line = classes.line(ref)
-                if line is None:
-                    coefficient *= ref.size
-                else:
-                    axes.append(row(line))
+                lines = classes.lines(ref)
+                axes += [row(line) for line in lines]
+                coefficient *= 1 if lines else ref.size
             macs.append((coefficient, tuple(axes)))
             by_module.append((term.module, coefficient, tuple(axes)))
         by_name: dict[str, list[int]] = {}
@@ -177,12 +176,12 @@ class PruningGraph:
 
     def extent(self, ref: AxisRef, alive: np.ndarray) -> int:
         """How many indices of an axis live."""
-        line = self.classes.line(ref)
-        if line is None:
+        lines = self.classes.lines(ref)
+        if not lines:
             return ref.size
         class_alive = np.ones(int(self.classes.of.max()) + 1, dtype=bool)
         class_alive[self.classes.of[~alive]] = False
-        return int(class_alive[line].sum())
+        return math.prod(int(class_alive[line].sum()) for line in lines)
 
     def __str__(self) -> str:
         return table(self.groups, self.cost())
