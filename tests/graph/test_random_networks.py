@@ -13,8 +13,23 @@ from secateur.testing.random_networks import PARTS, Sample, random_network, shru
 
 SEEDS = 100
 
-# Networks that once failed: (seed, steps or None for all): what was wrong.
-REGRESSIONS: dict[tuple[int, tuple[int, ...] | None], str] = {}
+# Networks that once failed: (seed, steps or None for all): what was wrong. A new part changes the network of every
+# seed, so what a failure was about belongs among the toys of test_conformance.py as well.
+REGRESSIONS: dict[tuple[int, tuple[int, ...] | None], str] = {
+    (19, (1, 2)): "nn.ChannelShuffle took no account of its groups",
+    (609, (0, 1, 2)): "nn.ChannelShuffle after a concat of a map with itself",
+    (721, (1,)): "nn.ChannelShuffle of groups that a cut did not leave equal",
+    (1209, None): "two nn.ChannelShuffle of one map",
+    (1335, (3,)): "nn.ChannelShuffle of the stem",
+    (116, None): "the scale of attention followed the width of a single head",
+    (1286, None): "the same, behind another attention",
+    (832, None): "two widths shared one integer and were cut alike in the dry run",
+    (101, (0, 8, 10)): "cost of a linear layer over pieces of an axis",
+    (319, (1, 3)): "cost of a linear layer over pieces of an axis",
+    (655, (0, 1, 2)): "cost of a linear layer over pieces of an axis",
+    (330, None): "cost of a linear layer over pieces of an axis behind a class token",
+    (1289, (3, 4, 5, 6, 7)): "cost of a linear layer over pieces of an axis behind a concat of tokens",
+}
 
 # What fails still, with the same key: why. An entry that passes is a failure, so that it moves to REGRESSIONS.
 KNOWN: dict[tuple[int, tuple[int, ...] | None], str] = {}
@@ -60,7 +75,7 @@ def test_networks_that_fail_still(seed: int, steps: tuple[int, ...] | None):
     deadline=None,
     database=None,
     phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.integers(min_value=SEEDS, max_value=10**6))
 def test_thousands_of_random_networks(seed: int):

@@ -257,6 +257,20 @@ class GLUModule(Image):
         return F.glu(self.depthwise(self.both(self.stem(x).relu())), 1)
 
 
+class SpatialGate(Image):
+    """Every position scaled by a convolution with one output, over the mean and the largest channel (CBAM)."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.stem, self.gate, self.last = conv_bn(3, 6), nn.Conv2d(2, 1, 3, padding=1), conv_bn(6, 8)
+        self.mask = nn.Conv2d(6, 1, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = x * self.gate(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
+        return self.last(x * self.mask(x).sigmoid()).relu()
+
+
 class Pyramid(nn.Module):
     """A feature pyramid: laterals added to what comes from above, and one head for every level."""
 
@@ -308,6 +322,7 @@ def wiring_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "unfold": lambda: UnfoldPatches(fold=False),
         "unfold_fold": lambda: UnfoldPatches(fold=True),
         "glu_module": GLUModule,
+        "spatial_gate": SpatialGate,
         "pyramid": Pyramid,
     }
     return {name: image(make) for name, make in found.items()}
