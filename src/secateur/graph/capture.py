@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from secateur._errors import InputError
 from secateur.graph.admit import does_not_run, oddity
 from secateur.graph.labels import FIXED, Labels, along, varying
-from secateur.graph.ledger import Ledger, ParameterAxis, Site
+from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
-from secateur.graph.meta import MetaMemory
+from secateur.graph.meta import MADE, MetaMemory
 from secateur.graph.rules import argument, lookup
 from secateur.graph.skeleton import (
     Dispatch,
@@ -49,6 +49,7 @@ class Operation:
         inputs: label systems of its tensor arguments, all in one.
         numbers: numbers that it was given as values.
         span: of a slice: the axis, the first index and the one behind the last.
+        counts: arguments, by name, that have to be the length of an axis (the groups of a group norm).
     """
 
     name: str
@@ -59,6 +60,7 @@ class Operation:
     inputs: tuple[Tensor, ...]
     numbers: tuple[float, ...]
     span: tuple[int, int, int] | None
+    counts: tuple[tuple[str, AxisRef], ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ _FILLS = {"full", "full_like", "new_full", "fill", "fill_", "scalar_tensor"}
 
 
 def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
-    """The numbers that an operation takes as values, also from real tensors of one element."""
+    """The numbers that an operation takes as values, also from real tensors of one element.
+
+    In a pass over real tensors only those count that no operation made: PyTorch wraps Python numbers that way.
+    """
     if torch.Tag.pointwise not in func.tags and func.overloadpacket.__name__ not in _FILLS:
         return ()
     found = []
@@ -110,7 +115,7 @@ def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
         kind = type(value)
         if kind is float or kind is int:
             found.append(value)
-        elif isinstance(value, Tensor) and not value.is_meta and value.numel() == 1:
+        elif isinstance(value, Tensor) and not value.is_meta and value.numel() == 1 and not hasattr(value, MADE):
             found.append(value.item())
     return tuple(found)
 
@@ -137,6 +142,7 @@ class Run(Dispatch):
         self._counts: Counter[tuple[str, str]] = Counter()
         self._rules: dict[Any, Any] = {}
         self.used: set[int] = set()
+        self._expected: list[tuple[str, AxisRef]] = []
         self._name = ""
         self._ordinal = 0
 
@@ -173,6 +179,12 @@ class Run(Dispatch):
                 Site(self.module, self._name, self._ordinal, argument, tuple(sorted(wanted)), crossed)
             )
 
+    def counts(self, name: str, attribute: str, ref: AxisRef) -> None:
+        """Note that an argument of the running operation is the length of an axis; modules keep it as ``attribute``."""
+        if ref.systems:
+            self._expected.append((name, ref))
+            self.ledger.literals.append(Literal(self.module, attribute, ref))
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         flat = tensors((args, kwargs))
@@ -181,6 +193,7 @@ class Run(Dispatch):
         self.used.update(map(id, flat))
         self._name = name = func.overloadpacket.__name__
         key = (self.stack.path, name)
+        self._expected = []
         self._ordinal = self._counts[key]
         self._counts[key] += 1
         apply = self._rules.get(func)
@@ -193,6 +206,7 @@ class Run(Dispatch):
             reason = f"reaches {self.where()}, whose rule failed: {type(error).__name__}: {error}{self.source()}"
             self.ledger.lock_systems([s for systems in carried for s in systems], reason)
         outs = [out] if type(out) is Tensor else tensors(out)
+        self.perform.mark(outs)
         self.operations.append(
             Operation(
                 name,
@@ -203,6 +217,7 @@ class Run(Dispatch):
                 tuple([s for systems in carried for s in systems]),
                 numbers(func, args, kwargs),
                 span(func, args, kwargs) if name == "slice" else None,
+                tuple(self._expected),
             )
         )
         return out
@@ -259,6 +274,7 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
         device = next((p.device for p in skeleton.parameters()), torch.device("cpu"))
         inputs = map_tensors(call, lambda t: t.detach().to(device))
     ledger, memory = Ledger(), MetaMemory(on_meta)
+    memory.mark(tensors(inputs))
     label_parameters(ledger, skeleton)
     run = Run(ledger, skeleton, memory)
     with plain_kernels(), run.stack, run:

@@ -22,6 +22,7 @@ from secateur.graph.classes import Classes
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import AxisRef, Literal
+from secateur.graph.rules import argument
 from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
 from secateur.graph.trees import tensors
 
@@ -144,9 +145,8 @@ class _Check(Dispatch):
                 return out
             raise _Disagreement(f"runs {name} where the dense model did not")
         operation = operations[self.index]
-        for t, shape, systems in zip(
-            [out] if type(out) is Tensor else tensors(out), operation.shapes, operation.outputs
-        ):
+        outs = [out] if type(out) is Tensor else tensors(out)
+        for t, shape, systems in zip(outs, operation.shapes, operation.outputs):
             if not systems:
                 continue
             got = t.shape
@@ -156,7 +156,8 @@ class _Check(Dispatch):
                 want = tuple(n if stride == 0 else w for w, n, stride in zip(want, got, t.stride(), strict=True))
                 if want != tuple(got) and not (name in _MOVES and _same_but_ones(want, tuple(got))):
                     raise _Disagreement(f"{name} gives {tuple(got)}, the cut asks for {want}")
-        if operation.numbers and self.recorded.on_meta:
+        self.recorded.memory.mark(outs)
+        if operation.numbers:
             given = numbers(func, args, kwargs)
             if given != operation.numbers and len(given) == len(operation.numbers):
                 was, now = next((a, b) for a, b in zip(operation.numbers, given) if a != b)
@@ -169,6 +170,10 @@ class _Check(Dispatch):
             asked = tuple(self.cut.before(operation.inputs, axis, k) for k in ends)
             if given != asked:
                 raise _Disagreement(f"slice takes {given[0]}:{given[1]}, the cut asks for {asked[0]}:{asked[1]}")
+        for argument_name, ref in operation.counts:
+            given, asked = argument(func, args, kwargs, argument_name), self.cut.extent(ref)
+            if given != asked:
+                raise _Disagreement(f"{name} takes {argument_name}={given}, the cut asks for {asked}")
         self.index += 1
         return out
 

@@ -97,7 +97,9 @@ class Mender:
         shape = operation.shapes[0] if operation.shapes else ()
         systems = operation.outputs[0] if operation.outputs else ()
         results = [self.recorded.ledger.axis(systems, axis, size) for axis, size in enumerate(shape)]
-        return results + [AxisRef(s.shape[axis], ((s, axis),)) for s in operation.inputs for axis in varying(s)]
+        counted = [ref for _, ref in operation.counts]
+        read = [AxisRef(s.shape[axis], ((s, axis),)) for s in operation.inputs for axis in varying(s)]
+        return [*results, *counted, *read]
 
     def _several(self, index: int, path: str) -> Iterator[list[Literal]]:
         """All sizes of a split at once: a list in one attribute, or an attribute for every piece."""

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from secateur.graph.shapes import SHAPES
 from secateur.graph.trees import map_tensors, tensors
 
+#: Marks tensors of one element that a pass over real tensors made.
+MADE = "_secateur_made"
 _META = torch.device("meta")
 _CPU = torch.device("cpu")
 
@@ -44,6 +46,13 @@ class MetaMemory:
         if not flat and kwargs.get("device") is not None:
             return func(*args, **{**kwargs, "device": _CPU})
         return self._on_meta(func, args, kwargs)
+
+    def mark(self, made: list[Tensor]) -> None:
+        """In a pass over real tensors: these are no constants of the code."""
+        if not self._active:
+            for t in made:
+                if t.numel() == 1:
+                    setattr(t, MADE, True)
 
     def _mixed(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
         meta = any(t.is_meta for t in flat)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.graph.labels import Labels, lift, on_channels, settle, varying
-from secateur.graph.ledger import KERNEL, Literal
+from secateur.graph.ledger import KERNEL
 from secateur.graph.rules.registry import argument, rule
 
 
@@ -119,7 +119,7 @@ def convolution(run, func, args, kwargs, out) -> None:
                 ledger.grid(system)
     systems = ledger.contract(lx, x_shape, lw, w_shape, run.module, where, scale)
     if groups > 1:
-        ledger.literals.append(Literal(run.module, "groups", ledger.axis(systems, len(lead), groups)))
+        run.counts("groups", "groups", ledger.axis(systems, len(lead), groups))
     spatial = out.shape[channel + 1 :]
     result = []
     for system in systems:

@@ -61,6 +61,7 @@ def shuffle(run, func, args, kwargs, out) -> None:
             parts = settle(system.reshape(x.shape[0], groups, -1, *x.shape[2:]))
             if len(varying(parts)) > 1:
                 run.ledger.grid(parts)
+            run.counts("groups", "groups", run.ledger.axis([parts], 1, groups))
     _moved(run, run.labels(x), lambda s: func(s, *args[1:], **kwargs), out)
 
 

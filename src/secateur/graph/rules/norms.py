@@ -57,5 +57,5 @@ def group_norm(run, func, args, kwargs, out) -> None:
             parts = settle(compressed(system, (1,)).reshape(groups, -1))
             if len(varying(parts)) > 1:
                 run.ledger.grid(parts)
-            run.ledger.literals.append(Literal(run.module, "num_groups", run.ledger.axis([parts], 0, groups)))
+            run.counts("group", "num_groups", run.ledger.axis([parts], 0, groups))
     run.set(y, Labels(systems))
