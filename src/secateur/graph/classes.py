@@ -62,9 +62,14 @@ class Classes:
         b = np.concatenate([t[1] for t in self._ties])
         _, self.of = _components(self._ledger.count, a, b)
         self.reasons: dict[int, str] = {}
-        for labels, reason in self._locks:
-            for c in np.unique(self.of[labels[labels > 0]]):
-                self.reasons.setdefault(int(c), reason)
+        if self._locks:
+            labels = np.concatenate([labels for labels, _ in self._locks])
+            which = np.repeat(np.arange(len(self._locks)), [len(labels) for labels, _ in self._locks])
+            found, first = np.unique(self.of[labels[labels > 0]], return_index=True)
+            # The first lock of a class gives its reason.
+            self.reasons = {
+                c: self._locks[k][1] for c, k in zip(found.tolist(), which[labels > 0][first].tolist(), strict=True)
+            }
         self.locked = np.zeros(int(self.of.max()) + 1 if len(self.of) else 1, dtype=bool)
         self.locked[list(self.reasons)] = True
         self.locked[self.of[0]] = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.graph.classes import Classes
-from secateur.graph.ledger import KERNEL, AxisRef, Ledger, ParameterAxis
+from secateur.graph.ledger import KERNEL, Ledger, ParameterAxis
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,35 +69,31 @@ def roles(ledger: Ledger) -> list[str]:
     return found
 
 
-def build_groups(ledger: Ledger, classes: Classes, others: list[AxisRef]) -> tuple[list[Group], np.ndarray]:
+def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndarray]:
     """Collect classes that lie on the same axes, equally often, into groups.
 
-    Args:
-        others: axes of activations that count for the cost; units that differ on them are not interchangeable.
+    Axes of activations that count for the cost are looked at, too: units that differ there are not interchangeable.
 
     Returns:
         The groups in order of appearance, and the group of every class (-1 for a class that lies on no parameter).
     """
     count = int(classes.of.max()) + 1
     rng = np.random.default_rng(0)
+    # Parameter axes bear runs of labels; one long line of all of them is handled in a few vectorised steps.
+    lengths = np.array([axis.size for axis in ledger.axes], dtype=np.int64)
+    starts = np.array([axis.start for axis in ledger.axes], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]) if len(lengths) else np.zeros(1, dtype=np.int64)
+    every = classes.of[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
     signature = np.zeros(count, dtype=np.uint64)
+    np.add.at(signature, every, np.repeat(rng.integers(1, 2**63, len(lengths), dtype=np.uint64), lengths))
     on_parameter = np.zeros(count, dtype=bool)
-
-    def stamp(line: np.ndarray) -> None:
-        key = rng.integers(1, 2**63, dtype=np.uint64)
-        found, times = np.unique(line, return_counts=True)
-        signature[found] += key * times.astype(np.uint64)
-
-    for axis in ledger.axes:
-        line = classes.of[axis.start : axis.start + axis.size]
-        stamp(line)
-        on_parameter[line] = True
+    on_parameter[every] = True
     seen: set[bytes] = set()
-    for ref in others:
+    for ref in {id(ref): ref for term in ledger.terms for ref in term.axes if ref.systems}.values():
         for line in classes.lines(ref):
             if (key := line.tobytes()) not in seen:
                 seen.add(key)
-                stamp(line)
+                np.add.at(signature, line, rng.integers(1, 2**63, dtype=np.uint64))
 
     lock_key = np.zeros(count, dtype=np.uint64)
     texts = {reason: k + 1 for k, reason in enumerate(dict.fromkeys(classes.reasons.values()))}
@@ -106,29 +102,37 @@ def build_groups(ledger: Ledger, classes: Classes, others: list[AxisRef]) -> tup
         if reason == KERNEL:
             on_parameter[c] = False
     on_parameter[classes.of[0]] = False
-    pair = np.stack([signature[on_parameter], lock_key[on_parameter]])
-    _, inverse = np.unique(pair, axis=1, return_inverse=True)
+    mixed = signature[on_parameter] ^ (lock_key[on_parameter] * np.uint64(0x9E3779B97F4A7C15))
+    _, inverse = np.unique(mixed, return_inverse=True)
     group_of = np.full(count, -1, dtype=np.int64)
     group_of[on_parameter] = inverse.ravel()
 
     role_of = roles(ledger)
     members: dict[int, list[tuple[ParameterAxis, str, np.ndarray]]] = {}
-    unit_of = np.zeros(count, dtype=np.int64)
+    unit_of = np.full(count, -1, dtype=np.int64)
     order: dict[int, np.ndarray] = {}
-    for axis, role in zip(ledger.axes, role_of):
-        line = classes.of[axis.start : axis.start + axis.size]
-        owners = group_of[line]
-        for g in np.unique(owners):
+    owners = group_of[every]
+    for k, (axis, role) in enumerate(zip(ledger.axes, role_of)):
+        line, owner = every[offsets[k] : offsets[k + 1]], owners[offsets[k] : offsets[k + 1]]
+        first = int(owner[0])
+        if (owner == first).all():
+            found = [(first, None)]
+        else:
+            found = [(int(g), np.flatnonzero(owner == g)) for g in np.unique(owner)]
+        for g, positions in found:
             if g < 0:
                 continue
-            positions = np.flatnonzero(owners == g)
+            here = line if positions is None else line[positions]
             if g not in order:
-                distinct, first = np.unique(line[positions], return_index=True)
-                order[g] = distinct[np.argsort(first)]
+                distinct, place = np.unique(here, return_index=True)
+                order[g] = distinct[np.argsort(place)]
                 unit_of[order[g]] = np.arange(len(distinct))
-            units = unit_of[line[positions]]
-            by_unit = positions[np.argsort(units, kind="stable")].reshape(len(order[g]), -1)
-            members.setdefault(int(g), []).append((axis, role, by_unit))
+            units, width = unit_of[here], len(order[g])
+            # Mostly every unit has one index, in order.
+            in_order = len(units) == width and bool((np.diff(units) > 0).all())
+            by_unit = np.arange(width) if in_order else np.argsort(units, kind="stable")
+            by_unit = by_unit if positions is None else positions[by_unit]
+            members.setdefault(g, []).append((axis, role, by_unit.reshape(width, -1)))
 
     groups, index = [], {}
     taken: dict[str, int] = {}

@@ -43,7 +43,7 @@ class _Findings:
     @classmethod
     def settle(cls, recorded: Capture, literals: tuple[Literal, ...], ties: tuple, locks: tuple) -> _Findings:
         classes = Classes(recorded.ledger, locks, ties)
-        return cls(recorded, literals, ties, locks, (classes, *build_groups(recorded.ledger, classes, [])))
+        return cls(recorded, literals, ties, locks, (classes, *build_groups(recorded.ledger, classes)))
 
     @property
     def classes(self) -> Classes:
@@ -79,6 +79,16 @@ class _Findings:
         return all((f := self.dry_run(seed)) is None or f.index > index for seed in (0, 1))
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What a probe ends with: classes, their groups, the group of every class, and literals."""
+
+    classes: Classes
+    groups: list[Group]
+    group_of: np.ndarray
+    literals: tuple[Literal, ...]
+
+
 class Prober:
     """Finds literals, ties and locks until random cuts of the skeleton run as the labels say."""
 
@@ -87,7 +97,7 @@ class Prober:
         self.mender = Mender(recorded)
         self.findings = _Findings.settle(recorded, tuple(recorded.ledger.literals), (), ())
 
-    def run(self) -> tuple[Classes, list[Literal]]:
+    def run(self) -> Settled:
         # A group of two is cut in every second run only, so that two of them do not always lose alike.
         mended = self._delicate() or any(g.width == 2 and not g.locked for g in self.findings.groups)
         for _ in range(_MOST_ROUNDS):
@@ -103,7 +113,8 @@ class Prober:
             self.findings = carried or self._locked(failure)
         else:
             self.findings = self._lock_everything("no cut of this model could be made to run")
-        return self.findings.classes, list(self.findings.literals)
+        assert self.findings.settled is not None
+        return Settled(*self.findings.settled, self.findings.literals)
 
     def _delicate(self) -> bool:
         """Whether the code divides axes by numbers of its own, which one random cut may happen to suit."""
@@ -179,6 +190,6 @@ def _labels(systems: list[Tensor]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
-def probe(recorded: Capture) -> tuple[Classes, list[Literal]]:
-    """Classes whose cuts the model's code follows, and the attributes that have to follow with them."""
+def probe(recorded: Capture) -> Settled:
+    """Groups whose cuts the model's code follows, and the attributes that have to follow with them."""
     return Prober(recorded).run()

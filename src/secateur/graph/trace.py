@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from secateur._errors import UsageError
 from secateur.graph.admit import check_model, elsewhere
 from secateur.graph.capture import Capture, capture
-from secateur.graph.classes import Classes
 from secateur.graph.cost import Cost, Polynomial
 from secateur.graph.explain import Explainer
 from secateur.graph.explanation import Explanation
-from secateur.graph.groups import Group, build_groups
+from secateur.graph.groups import Group
 from secateur.graph.ledger import AxisRef
-from secateur.graph.probe import probe
+from secateur.graph.probe import Settled, probe
 from secateur.graph.skeleton import one_thread
 from secateur.graph.table import table
 
@@ -34,14 +33,13 @@ class PruningGraph:
         warnings: what the reader should know of how the trace was made.
     """
 
-    def __init__(self, model: nn.Module, recorded: Capture, classes: Classes, literals: Sequence[Any]):
+    def __init__(self, model: nn.Module, recorded: Capture, settled: Settled):
         self.model = model
-        self.classes = classes
-        self.literals = tuple(literals)
+        self.classes = settled.classes
+        self.literals = settled.literals
         self.warnings: list[str] = []
-        self.ledger = ledger = recorded.ledger
-        refs = [ref for term in ledger.terms for ref in term.axes if ref.systems]
-        self.groups, self._group_of = build_groups(ledger, classes, refs)
+        self.ledger = recorded.ledger
+        self.groups, self._group_of = settled.groups, settled.group_of
         self._by_name = {g.name: k for k, g in enumerate(self.groups)}
         self._polynomial, self._module_terms = self._build_polynomial()
 
@@ -206,8 +204,7 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
     check_model(model)
     with one_thread():
         recorded = capture(model, example_inputs)
-        classes, literals = probe(recorded)
-    graph = PruningGraph(model, recorded, classes, literals)
+        graph = PruningGraph(model, recorded, probe(recorded))
     if model.training:
         graph.warnings.append("the model is in training mode; it was traced in evaluation mode and left as it was")
     if recorded.idle:
