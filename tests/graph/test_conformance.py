@@ -72,6 +72,7 @@ LEAST = {
     "c2f": 5,
     "shuffle_grouped": 4,
     "shuffle_dense": 4,
+    "shuffle_square": 1,
     "pixel_unshuffle": 2,
     "grouped_deconvolution": 2,
     "static_shape": 3,
@@ -214,6 +215,7 @@ UNITS = {
 }
 # Errors of the engine that are known: what is wrong. A toy that works is a failure, so that it leaves this list.
 BROKEN: dict[str, str] = {
+    "shuffle_square": "of a square layout the cut takes blocks, and the code goes on to make as many blocks as before",
     "spatial_gate": "the columns of a convolution with one output lose their labels: all that it reads is locked",
 }
 WORKING = {name: least for name, least in LEAST.items() if name not in BROKEN}

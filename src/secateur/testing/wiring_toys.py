@@ -110,6 +110,19 @@ class ShuffleBetween(Image):
         return self.last(self.b(x).relu()).relu()
 
 
+class ShuffleSquare(Image):
+    """Two branches joined and interleaved in as many groups as a group has channels."""
+
+    def __init__(self) -> None:
+        super().__init__(16)
+        self.groups, self.a, self.b = 4, conv_bn(3, 6), conv_bn(3, 10)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.a(x), self.b(x)], 1).relu()
+        n, c, h, w = x.shape
+        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
 class PixelUnshuffle(Image):
     """Four corners become four channels."""
 
@@ -309,6 +322,7 @@ def wiring_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "c2f": ListOfSlices,
         "shuffle_grouped": lambda: ShuffleBetween(2),
         "shuffle_dense": lambda: ShuffleBetween(1),
+        "shuffle_square": ShuffleSquare,
         "pixel_unshuffle": PixelUnshuffle,
         "grouped_deconvolution": GroupedDeconvolution,
         "static_shape": StaticShape,
