@@ -20,7 +20,7 @@ from secateur.graph.explanation import Explanation
 from secateur.graph.groups import Group
 from secateur.graph.ledger import AxisRef
 from secateur.graph.probe import Settled, probe
-from secateur.graph.skeleton import one_thread
+from secateur.graph.skeleton import no_collection, one_thread
 from secateur.graph.table import table
 
 
@@ -40,6 +40,7 @@ class PruningGraph:
         self.warnings: list[str] = []
         self.ledger = recorded.ledger
         self.groups, self._group_of = settled.groups, settled.group_of
+        self._starts = {(axis.tensor, axis.axis): axis.start for axis in self.ledger.axes}
         self._by_name = {g.name: k for k, g in enumerate(self.groups)}
         self._polynomial, self._module_terms = self._build_polynomial()
 
@@ -168,7 +169,7 @@ class PruningGraph:
             group = self[name]
             gone = np.setdiff1d(np.arange(group.width), np.asarray(units, dtype=np.int64))
             member = group.members[0]
-            start = next(a.start for a in self.ledger.axes if a.tensor == member.tensor and a.axis == member.axis)
+            start = self._starts[member.tensor, member.axis]
             dead[self.classes.of[start + member.positions[gone, 0]]] = True
         return ~dead[self.classes.of]
 
@@ -202,7 +203,7 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
         InputError: the model does not run on the example inputs, or is of a kind that cannot be traced.
     """
     check_model(model)
-    with one_thread():
+    with one_thread(), no_collection():
         recorded = capture(model, example_inputs)
         graph = PruningGraph(model, recorded, probe(recorded))
     if model.training:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -12,11 +14,17 @@ from secateur.surgery.config import follow_config
 from secateur.surgery.plan import Plan, check_fingerprint, from_runs
 
 
+@lru_cache(maxsize=4096)
+def _index(runs: str) -> Tensor:
+    """Indices as a tensor; many tensors keep the same."""
+    return torch.tensor(from_runs(runs))
+
+
 def shrunk(name: str, tensor: Tensor, plan: Plan) -> Tensor:
     """What stays of one tensor (or of one laid out like it, such as a momentum); always a copy."""
     result = tensor
     for axis, runs in plan.slices.get(name, {}).items():
-        result = result.index_select(axis, torch.tensor(from_runs(runs), device=tensor.device))
+        result = result.index_select(axis, _index(runs).to(tensor.device))
     return result.clone() if result is tensor else result
 
 

@@ -114,6 +114,11 @@ def _corrected(func: Any, name: str, args: tuple, kwargs: dict, alive: Tensor) -
         mean, variance = _moments(x, alive, dims)
         scale = (variance + eps).rsqrt()
         return _affine((x - mean) * scale, weight, bias, 0), mean, scale
+    if name in {"native_batch_norm", "_native_batch_norm_legit"}:
+        weight, bias, *_, eps = rest
+        mean, variance = _moments(x, alive, [axis for axis in range(x.dim()) if axis != 1])
+        scale = (variance + eps).rsqrt()
+        return _affine((x - mean) * scale, weight, bias, x.dim() - 2), mean.reshape(-1), scale.reshape(-1)
     if name == "_fused_rms_norm":
         shape, weight, eps = rest
         dims = list(range(x.dim() - len(shape), x.dim()))

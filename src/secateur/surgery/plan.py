@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,17 +25,17 @@ from secateur.graph.ledger import Site
 SCHEMA = 1
 
 
-def to_runs(indices: Sequence[int]) -> str:
+def to_runs(indices: Sequence[int] | np.ndarray) -> str:
     """Ascending indices as text: ``0-15,18,20-31``."""
-    runs: list[list[int]] = []
-    for i in indices:
-        if runs and i == runs[-1][1] + 1:
-            runs[-1][1] = int(i)
-        else:
-            runs.append([int(i), int(i)])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    found = np.asarray(indices, dtype=np.int64)
+    if not len(found):
+        return ""
+    breaks = np.flatnonzero(np.diff(found) != 1)
+    firsts, lasts = found[np.concatenate([[0], breaks + 1])], found[np.concatenate([breaks, [len(found) - 1]])]
+    return ",".join([str(a) if a == b else f"{a}-{b}" for a, b in zip(firsts.tolist(), lasts.tolist())])
 
 
+@lru_cache(maxsize=4096)
 def from_runs(text: str) -> tuple[int, ...]:
     """The indices that :func:`to_runs` wrote."""
     found: list[int] = []
@@ -225,8 +226,17 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any
     alive = graph.alive({name: units for name, units in chosen.items() if len(units) < free[name].width})
     ledger = graph.ledger
     names = dict([*graph.model.named_parameters(), *graph.model.named_buffers()])
+    # Many axes keep the same indices: their text is written once.
+    texts: dict[bytes, str] = {}
+
+    def text(kept: np.ndarray) -> str:
+        key = kept.tobytes()
+        if key not in texts:
+            texts[key] = to_runs(kept)
+        return texts[key]
+
     slices = {
-        tensor: {axis: to_runs(kept.tolist()) for axis, kept in axes.items()}
+        tensor: {axis: text(kept) for axis, kept in axes.items()}
         for tensor, axes in sizes.slices(ledger.axes, alive).items()
         if tensor in names
     }
@@ -260,4 +270,4 @@ def _read(site: Site, alive: np.ndarray) -> Read | None:
     if bool((some == every).all()):
         return None
     flat = np.flatnonzero(mask)
-    return Read(site.module, site.op, site.ordinal, site.argument, mask.shape, to_runs(flat.tolist()))
+    return Read(site.module, site.op, site.ordinal, site.argument, mask.shape, to_runs(flat))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from secateur.graph.labels import Labels, compressed, on_channels, settle, varying
 from secateur.graph.ledger import Literal
-from secateur.graph.rules.registry import rule
+from secateur.graph.rules.registry import argument, rule
 from secateur.graph.trees import tensors
 
 
@@ -16,6 +16,19 @@ def batch_norm(run, func, args, kwargs, out) -> None:
     x = args[0]
     y = out if isinstance(out, Tensor) else out[0]
     channel = 1 if x.dim() > 1 else 0
+    training = bool(argument(func, args, {}, "training", False))
+    if training:
+        # Statistics of what is given: of the batch, or of a weight that is standardised.
+        run.reads(func, 0, run.labels(x).systems, [axis for axis in range(x.dim()) if axis != channel])
+    given = run.labels(x).systems
+    if len(given) == 1 and varying(given[0]) == (channel,):
+        # The frequent case, in fewer steps: every vector is tied to the channels.
+        own, where = compressed(given[0], (channel,)), run.where(func)
+        for vector in tensors(args[1:5]):
+            for system in run.labels(vector).systems:
+                run.ledger.tie(own, compressed(system, (0,)), where)
+        run.set(y, run.labels(x))
+        return
     tail = (1,) * (x.dim() - channel - 1)
     operands: list[tuple[Labels, tuple[int, ...]]] = [(run.labels(x), tuple(x.shape))]
     for vector in tensors(args[1:5]):
