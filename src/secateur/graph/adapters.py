@@ -108,11 +108,11 @@ def plain_settings(model: nn.Module) -> nn.Module:
     ``model``.
     """
     for module in model.modules():
-        config = getattr(module, "config", None)
+        config = module.__dict__.get("config")
         if getattr(config, "use_cache", False) is True:
-            config.use_cache = False  # type: ignore[union-attr]
+            config.use_cache = False
         if getattr(config, "_experts_implementation", None) is not None:
-            config._experts_implementation = "batched_mm"  # type: ignore[union-attr]
+            config._experts_implementation = "batched_mm"
     return model
 
 

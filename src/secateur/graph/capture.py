@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from secateur._errors import InputError
 from secateur.graph.admit import does_not_run, oddity
+from secateur.graph.clone import tensors_of
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
@@ -230,12 +231,7 @@ class Run(Dispatch):
 
 def label_parameters(ledger: Ledger, skeleton: nn.Module) -> None:
     """Fresh labels for every axis of every parameter and floating-point buffer that is longer than one."""
-    done: set[int] = set()
-    named = [*skeleton.named_parameters(), *skeleton.named_buffers()]
-    for name, tensor in named:
-        if id(tensor) in done:
-            continue
-        done.add(id(tensor))
+    for name, tensor in (item for kind in tensors_of(skeleton) for item in kind.items()):
         systems = []
         odd = oddity(tensor)
         for axis, size in enumerate(tensor.shape):
@@ -279,7 +275,7 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
     run = Run(ledger, skeleton, memory)
     with plain_kernels(), run.stack, run:
         output = skeleton(*inputs[0], **inputs[1])
-    unused = [(n, t) for n, t in (*skeleton.named_parameters(), *skeleton.named_buffers()) if id(t) not in run.used]
+    unused = [(n, t) for kind in tensors_of(skeleton) for n, t in kind.items() if id(t) not in run.used]
     idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}
     for _, tensor in unused:
         ledger.lock_systems(run.labels(tensor).systems, "not used when the model runs on the example inputs")

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.graph.adapters import adapt, plain_settings
-from secateur.graph.clone import copy_with
+from secateur.graph.clone import copy_with, modules_of
 
 _OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(__file__)), room) + os.sep for room in ("graph", "surgery"))
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -101,7 +101,7 @@ class ModuleStack:
 
     def __enter__(self) -> ModuleStack:
         self._shadowed: list[tuple[nn.Module, Any]] = []
-        for name, module in self.model.named_modules():
+        for name, module in modules_of(self.model):
             if not isinstance(module, torch.jit.ScriptModule):
                 self._shadowed.append((module, module.__dict__.get("forward")))
                 module.__dict__["forward"] = self._watched(name, module.forward)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import Parameter
 
-_PLAIN = (int, float, str, bool, type(None))
+_PLAIN = frozenset((int, float, str, bool, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format))
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -18,13 +20,18 @@ def tensors(tree: Any) -> list[Tensor]:
 
 
 def _collect(tree: Any, found: list[Tensor]) -> None:
-    if isinstance(tree, Tensor):
+    # Exact types first: this runs for every argument of every operation.
+    kind = type(tree)
+    if kind is Tensor or kind is Parameter:
         found.append(tree)
-    elif type(tree) in _PLAIN:
+    elif kind in _PLAIN:
         return
+    elif isinstance(tree, Tensor):
+        found.append(tree)
     elif isinstance(tree, (list, tuple)):
         for item in tree:
-            _collect(item, found)
+            if type(item) not in _PLAIN:
+                _collect(item, found)
     elif isinstance(tree, Mapping):
         for item in tree.values():
             _collect(item, found)

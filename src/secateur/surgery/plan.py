@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import nn
 
 from secateur._errors import FileError, PlanError
 from secateur.graph import PruningGraph, sizes
+from secateur.graph.clone import tensors_of
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Site
 
@@ -175,7 +177,7 @@ class Plan:
 def fingerprint(model: nn.Module) -> str:
     """A hash of the names and shapes of everything in the model, and of its class."""
     digest = hashlib.sha256(type(model).__name__.encode())
-    for name, tensor in sorted([*model.named_parameters(), *model.named_buffers()], key=lambda pair: pair[0]):
+    for name, tensor in sorted((item for kind in tensors_of(model) for item in kind.items()), key=itemgetter(0)):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
     return digest.hexdigest()[:16]
 
