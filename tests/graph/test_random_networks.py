@@ -34,6 +34,9 @@ REGRESSIONS: dict[tuple[int, tuple[int, ...] | None], str] = {
 # What fails still, with the same key: why. An entry that passes is a failure, so that it moves to REGRESSIONS.
 KNOWN: dict[tuple[int, tuple[int, ...] | None], str] = {
     (3758, None): "a square channel shuffle: blocks are cut, and the code goes on to make as many as before",
+    (4467, (0, 1, 3)): "the same behind a squeeze and excitation",
+    (4159, None): "the same behind a split",
+    (4363, (0, 1)): "an integer of one module bound to an axis of another size in a module of the same class",
 }
 
 
@@ -81,7 +84,7 @@ def test_networks_that_fail_still(seed: int, steps: tuple[int, ...] | None):
 )
 @given(st.integers(min_value=SEEDS, max_value=10**6))
 def test_thousands_of_random_networks(seed: int):
-    if (seed, None) not in KNOWN:
+    if seed not in {known for known, _ in KNOWN}:
         require(seed)
 
 
