@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur._errors import UnknownName, UsageError
-from secateur.graph import Group, Member, PruningGraph
+from secateur.graph import Member, PruningGraph
 
 #: One score per unit: group name -> tensor of shape ``[width]``, float64. Higher means more worth keeping.
 Scores = dict[str, Tensor]
@@ -97,12 +97,15 @@ def score(
     return found.function(graph, Inputs(data, loss, batches, seed))
 
 
-def filters(graph: PruningGraph, group: Group) -> Iterator[Tensor]:
-    """The weights that produce each unit, one tensor of shape ``[width, weights per unit]`` per producing layer."""
-    tensors = dict(graph.model.named_parameters())
-    members = [m for m in group.producers if m.tensor in tensors]
-    for member in members or [m for m in group.members if m.tensor in tensors]:
-        yield rows(tensors[member.tensor].detach(), member)
+def producers(graph: PruningGraph) -> dict[str, list[tuple[Tensor, Member]]]:
+    """The parameters that produce the units of every group that can be cut, each with its place in the group."""
+    tensors = {name: tensor.detach() for name, tensor in graph.model.named_parameters()}
+    found = {}
+    for group in graph.prunable:
+        members = [m for m in group.producers if m.tensor in tensors]
+        members = members or [m for m in group.members if m.tensor in tensors]
+        found[group.name] = [(tensors[m.tensor], m) for m in members]
+    return found
 
 
 def rows(tensor: Tensor, member: Member) -> Tensor:

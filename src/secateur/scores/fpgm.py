@@ -9,9 +9,13 @@ from __future__ import annotations
 import torch
 
 from secateur.graph import PruningGraph
-from secateur.scores.criterion import Inputs, Scores, criterion, filters
+from secateur.scores.criterion import Inputs, Scores, criterion, producers, rows
 
 
 @criterion("fpgm", "sum of distances to the other filters of the layer (He 2019)")
 def fpgm(graph: PruningGraph, inputs: Inputs) -> Scores:
-    return {g.name: sum(torch.cdist(w, w).sum(1) for w in filters(graph, g)).cpu() for g in graph.prunable}  # type: ignore[union-attr]
+    scores = {}
+    for name, found in producers(graph).items():
+        filters = [rows(tensor, member) for tensor, member in found]
+        scores[name] = torch.stack([torch.cdist(w, w).sum(1) for w in filters]).sum(0).cpu()
+    return scores

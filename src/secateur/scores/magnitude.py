@@ -7,15 +7,36 @@ of a residual stage), their norms are added.
 
 from __future__ import annotations
 
-from secateur.graph import PruningGraph
-from secateur.scores.criterion import Inputs, Scores, criterion, filters
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from secateur.graph import Member, PruningGraph
+from secateur.scores.criterion import Inputs, Scores, criterion, producers
+
+
+def _per_unit(tensor: Tensor, member: Member, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """A measure (of absolute values or squares) summed over all that a tensor holds of each unit, in float64."""
+    by_index = measure(tensor.movedim(member.axis, 0).flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1))
+    sums = by_index.sum(1, dtype=torch.float64)
+    positions = torch.as_tensor(member.positions, device=tensor.device)
+    return sums[positions].sum(1)
 
 
 @criterion("l1", "sum of absolute weights of each unit's filters (Li 2017)")
 def l1(graph: PruningGraph, inputs: Inputs) -> Scores:
-    return {g.name: sum(w.abs().sum(1) for w in filters(graph, g)).cpu() for g in graph.prunable}  # type: ignore[union-attr]
+    return {
+        name: torch.stack([_per_unit(tensor, member, torch.abs) for tensor, member in found]).sum(0).cpu()
+        for name, found in producers(graph).items()
+    }
 
 
 @criterion("l2", "Euclidean norm of each unit's filters")
 def l2(graph: PruningGraph, inputs: Inputs) -> Scores:
-    return {g.name: sum(w.norm(dim=1) for w in filters(graph, g)).cpu() for g in graph.prunable}  # type: ignore[union-attr]
+    return {
+        name: torch.stack([_per_unit(tensor.double(), member, torch.square).sqrt() for tensor, member in found])
+        .sum(0)
+        .cpu()
+        for name, found in producers(graph).items()
+    }
