@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from secateur.graph import PruningGraph, trace
 from secateur.graph.trees import output_tensors
 from secateur.surgery import cut, make_plan, verify
-from secateur.testing.checks import call, counted, cut_problem, random_plan
+from secateur.testing.checks import call, counted, random_plan
 from secateur.testing.patterns import patterns
 
 # How many groups of each toy have to be cuttable, so that an engine that locks everything does not pass.
@@ -94,7 +94,7 @@ LEAST = {
     "attention_rotary_pairs": 1,
     "rotary_layer": 3,
     "one_head_fixed_scale": 3,
-    "one_head_scale_of_width": 0,
+    "one_head_scale_of_width": 2,
     "one_head_fused": 2,
     "attention_relative_position": 2,
     "attention_indexed": 2,
@@ -121,7 +121,7 @@ LEAST = {
     "experts_stacked": 2,
     "experts_soft": 1,
     "mean_over_width": 2,
-    "mean_by_hand": 0,
+    "mean_by_hand": 1,
     "norm_by_hand": 2,
     "windows_of_tokens": 2,
     "embedding_bag": 1,
@@ -155,10 +155,8 @@ LOCKED_FOR_NOW = {
     ("slice_literal", "stem.0", "slice"): "the border stands in the code, only a new one could follow",
     ("scaled_by_width", "a.0", "worked out of a size"): "the masked model could be told the factor of the cut one",
     ("one_head_scale_of_width", "q", "worked out of a size"): "the masked model could be told the scale of the cut one",
-    ("one_head_scale_of_width", "v", "worked out of a size"): "q and k alone decide the scale",
     ("one_head_fused", "q", "worked out of a size"): "the masked model could be told the scale of the cut one",
     ("mean_by_hand", "a", "worked out of a size"): "the masked model could be told the number of the cut one",
-    ("mean_by_hand", "enter", "worked out of a size"): "the width of the residual stream does not decide the divisor",
     ("attention_split_sizes", "qkv", ""): "heads and groups of heads share one split: they are tied into a single unit",
     ("attention_einsum_parameters", "q", ""): "heads and widths of heads are tied into a single unit",
     ("experts_soft", "up", ""): "experts and their hidden widths are tied into a single unit",
@@ -213,17 +211,10 @@ UNITS = {
     "attention_grouped_query": {"q": 2},
     "mha_batch_first": {"attention": 4},
 }
-# Errors of the engine that are known: what is wrong. A toy that works is a failure, so that it leaves this list.
-BROKEN: dict[str, str] = {
-    "shuffle_square": "of a square layout the cut takes blocks, and the code goes on to make as many blocks as before",
-    "spatial_gate": "the columns of a convolution with one output lose their labels: all that it reads is locked",
-}
-WORKING = {name: least for name, least in LEAST.items() if name not in BROKEN}
-
 # A part of the cost does not grow with the batch: the products that make a weight.
 COMPUTED_WEIGHTS = {"spectral_norm", "spectral_norm_hook", "hyper_network"}
 HEADLESS = {"attention_rotary_pairs", "attention_split_sizes", "attention_multi_query", "attention_einsum_parameters"}
-HEADS = [n for n in WORKING if n.startswith(("attention", "cross", "mha", "transformer")) and n not in HEADLESS]
+HEADS = [n for n in LEAST if n.startswith(("attention", "cross", "mha", "transformer")) and n not in HEADLESS]
 
 
 @cache
@@ -255,7 +246,7 @@ def test_every_toy_has_a_least_number():
     assert set(LEAST) == set(patterns())
 
 
-@pytest.mark.parametrize(("name", "least"), WORKING.items())
+@pytest.mark.parametrize(("name", "least"), LEAST.items())
 def test_enough_can_be_cut(name: str, least: int):
     _, _, graph = traced(name)
     assert len(graph.prunable) >= least, str(graph)
@@ -263,7 +254,7 @@ def test_enough_can_be_cut(name: str, least: int):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", LEAST)
 def test_cut_equals_mask(name: str, seed: int):
     model, example, graph = traced(name)
     before = {key: t.clone() for key, t in model.state_dict().items()}
@@ -276,7 +267,7 @@ def test_cut_equals_mask(name: str, seed: int):
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", LEAST)
 def test_the_cost_is_the_cost_of_the_cut_model(name: str, seed: int):
     model, example, graph = traced(name)
     # Of an axis of one, einsum makes a pointwise product, which PyTorch's counter does not count.
@@ -284,13 +275,13 @@ def test_the_cost_is_the_cost_of_the_cut_model(name: str, seed: int):
     cost, dense = graph.cost(plan.widths), graph.cost()
     assert (cost.macs, cost.params) == counted(cut(model, plan), example)
     assert (dense.macs, dense.params) == counted(cut(model, make_plan(graph, {})), example)
-    if graph.prunable:
+    if any(g.width > 2 for g in graph.prunable):
         assert cost.params < dense.params
         assert cost.macs < dense.macs
 
 
 @pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", LEAST)
 def test_the_cut_model_runs_and_trains(name: str, seed: int):
     model, example, graph = traced(name)
     small = cut(model, random_plan(graph, seed))
@@ -304,7 +295,7 @@ def test_the_cut_model_runs_and_trains(name: str, seed: int):
     assert all(p.grad is None or p.grad.shape == p.shape for p in small.parameters())
 
 
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", LEAST)
 def test_the_fused_evaluation_path_agrees(name: str):
     """In evaluation mode under ``inference_mode`` PyTorch may take fused kernels; the numbers stay the same."""
     model, example, graph = traced(name)
@@ -317,7 +308,7 @@ def test_the_fused_evaluation_path_agrees(name: str):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", LEAST)
 def test_the_batch_does_not_matter(name: str):
     model, example, graph = traced(name)
     again = trace(model, repeated(example, 3))
@@ -333,7 +324,7 @@ def test_heads_are_called_heads(name: str):
     assert {g.kind for g in graph.prunable} == {"channel", "head"}
 
 
-@pytest.mark.parametrize("name", WORKING)
+@pytest.mark.parametrize("name", LEAST)
 def test_the_table_and_the_reasons(name: str):
     _, _, graph = traced(name)
     text = str(graph)
@@ -341,14 +332,6 @@ def test_the_table_and_the_reasons(name: str):
         assert group.name in text
         assert bool(group.reason) == group.locked
         assert all(m.positions.shape[0] == group.width for m in group.members)
-
-
-@pytest.mark.parametrize("name", BROKEN)
-@pytest.mark.xfail(strict=True, reason="see BROKEN")
-def test_what_does_not_work_yet(name: str):
-    model, example, graph = traced(name)
-    assert not cut_problem(model, example, seeds=6)
-    assert len(graph.prunable) >= LEAST[name]
 
 
 @pytest.mark.parametrize(("name", "group", "words"), [*LOCKED_FOR_NOW, *sorted(LOCKED_FOR_GOOD)])

@@ -29,10 +29,6 @@ REGRESSIONS: dict[tuple[int, tuple[int, ...] | None], str] = {
     (655, (0, 1, 2)): "cost of a linear layer over pieces of an axis",
     (330, None): "cost of a linear layer over pieces of an axis behind a class token",
     (1289, (3, 4, 5, 6, 7)): "cost of a linear layer over pieces of an axis behind a concat of tokens",
-}
-
-# What fails still, with the same key: why. An entry that passes is a failure, so that it moves to REGRESSIONS.
-KNOWN: dict[tuple[int, tuple[int, ...] | None], str] = {
     (3758, None): "a square channel shuffle: blocks are cut, and the code goes on to make as many as before",
     (4467, (0, 1, 3)): "the same behind a squeeze and excitation",
     (4159, None): "the same behind a split",
@@ -56,20 +52,12 @@ def require(seed: int, steps: tuple[int, ...] | None = None) -> None:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_random_networks(seed: int, request: pytest.FixtureRequest):
-    if (seed, None) in KNOWN:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=KNOWN[seed, None]))
+def test_random_networks(seed: int):
     require(seed)
 
 
 @pytest.mark.parametrize(("seed", "steps"), REGRESSIONS)
 def test_networks_that_once_failed(seed: int, steps: tuple[int, ...] | None):
-    require(seed, steps)
-
-
-@pytest.mark.parametrize(("seed", "steps"), [key for key in KNOWN if key[0] >= SEEDS or key[1] is not None])
-@pytest.mark.xfail(strict=True, reason="see KNOWN")
-def test_networks_that_fail_still(seed: int, steps: tuple[int, ...] | None):
     require(seed, steps)
 
 
@@ -84,8 +72,7 @@ def test_networks_that_fail_still(seed: int, steps: tuple[int, ...] | None):
 )
 @given(st.integers(min_value=SEEDS, max_value=10**6))
 def test_thousands_of_random_networks(seed: int):
-    if seed not in {known for known, _ in KNOWN}:
-        require(seed)
+    require(seed)
 
 
 def test_a_seed_is_a_network():

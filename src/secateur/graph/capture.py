@@ -143,6 +143,8 @@ class Run(Dispatch):
         self._counts: Counter[tuple[str, str]] = Counter()
         self._rules: dict[Any, Any] = {}
         self.used: set[int] = set()
+        # Storages that were written into: what was the same number everywhere is that no more.
+        self._written: set[int] = set()
         self._expected: list[tuple[str, AxisRef]] = []
         self._name = ""
         self._ordinal = 0
@@ -152,7 +154,10 @@ class Run(Dispatch):
         return self.stack.path
 
     def labels(self, tensor: Tensor) -> Labels:
-        return getattr(tensor, _ATTRIBUTE, FIXED)
+        own = getattr(tensor, _ATTRIBUTE, FIXED)
+        if own.is_uniform and self._written and tensor.untyped_storage()._cdata in self._written:
+            return FIXED
+        return own
 
     def set(self, tensor: Tensor, labels: Labels) -> None:
         setattr(tensor, _ATTRIBUTE, labels)
@@ -206,6 +211,8 @@ class Run(Dispatch):
             # A rule that does not understand its arguments must cost freedom, never correctness.
             reason = f"reaches {self.where()}, whose rule failed: {type(error).__name__}: {error}{self.source()}"
             self.ledger.lock_systems([s for systems in carried for s in systems], reason)
+        if name[-1] == "_" and flat and (name != "fill_" or flat[0]._is_view()):
+            self._written.add(flat[0].untyped_storage()._cdata)
         outs = [out] if type(out) is Tensor else tensors(out)
         self.perform.mark(outs)
         self.operations.append(

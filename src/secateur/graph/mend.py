@@ -81,7 +81,10 @@ class Mender:
             operation = self.recorded.operations[twin]
             refs = self._axes(operation)
             if axis < len(refs) and refs[axis].systems:
-                found.append(Literal(self._owner(index, path, twin), attribute, refs[axis], index=entry))
+                owner = self._owner(index, path, twin)
+                # A twin may keep another number there.
+                if (attribute, entry) in sizes.read(self.recorded.skeleton.get_submodule(owner), refs[axis].size):
+                    found.append(Literal(owner, attribute, refs[axis], index=entry))
         return found
 
     def _owner(self, index: int, path: str, twin: int) -> str:
@@ -219,6 +222,19 @@ class Mender:
             for axis in own if len(own) > 1 else ():
                 found = [self._target(twin, k, (axis,)) for twin in self.alike(index)]
                 yield np.concatenate([labels for labels in found if labels is not None])
+
+    def lines(self, members: np.ndarray, classes: Classes) -> np.ndarray:
+        """Labels of the axis, alone, along which layouts over several axes are cut into the given classes."""
+        ledger, found = self.recorded.ledger, [np.zeros(0, dtype=np.int64)]
+        for grid in list(ledger.grids.values()):
+            own = classes.of[grid.labels.numpy()]
+            if not np.isin(own, members).all():
+                continue
+            for k, axis in enumerate(grid.axes):
+                rows = np.moveaxis(own, k, 0).reshape(own.shape[k], -1)
+                if (rows == rows[:, :1]).all() and len(np.unique(rows[:, 0])) > 1:
+                    found.append(compressed(ledger.project(grid.system, (axis,)), (axis,)).numpy())
+        return np.concatenate(found)
 
 
 def _identity(classes: Classes, labels: np.ndarray) -> bytes:

@@ -7,7 +7,7 @@ What nothing carries further is locked, with the line of the code.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -39,6 +39,7 @@ class _Findings:
     ties: tuple[Tie, ...] = ()
     locks: tuple[Lock, ...] = ()
     settled: tuple | None = None
+    runs: dict[int, Failure | None] = field(default_factory=dict)
 
     @classmethod
     def settle(cls, recorded: Capture, literals: tuple[Literal, ...], ties: tuple, locks: tuple) -> _Findings:
@@ -71,8 +72,11 @@ class _Findings:
         return self.settle(self.recorded, self.literals, self.ties, (*self.locks, *locks))
 
     def dry_run(self, seed: int) -> Failure | None:
+        """Cut at random and run; what came of it is remembered."""
         assert self.settled is not None
-        return dry_run(self.recorded, RandomCut(*self.settled, seed), list(self.literals))
+        if seed not in self.runs:
+            self.runs[seed] = dry_run(self.recorded, RandomCut(*self.settled, seed), list(self.literals))
+        return self.runs[seed]
 
     def passes(self, index: int) -> bool:
         """Whether two different cuts run past an operation."""
@@ -149,6 +153,8 @@ class Prober:
         kind = self.mender.kind(operation.module).__name__
         where = f"{kind} [{failure.line}]" if failure.line else operation.module or "the model"
         reason = f"the code of {where} does not follow a cut: {failure.what}"
+        if failure.number and (found := self._without(failure, reason)) is not None:
+            return found
         partial = []
         for labels in self.mender.single_axes(failure.index):
             if len(free := self._free(labels)):
@@ -167,6 +173,34 @@ class Prober:
                 break
             modules = {m.rpartition(".")[0] for m in modules}
         return self.findings.lock([(labels, reason)]) if len(labels) else self._lock_everything(reason)
+
+    def _without(self, failure: Failure, reason: str) -> _Findings | None:
+        """Lock the one width that a number was worked out of, found by halving; ``None`` if it is not one."""
+        assert self.findings.settled is not None
+        classes, groups, group_of = self.findings.settled
+        suspects = [k for k, g in enumerate(groups) if not g.locked and g.width > 1]
+        literals = list(self.findings.literals)
+
+        def guilty(some: list[int]) -> bool:
+            cuts = (RandomCut(classes, groups, group_of, seed, set(some)) for seed in (0, 1))
+            found = [dry_run(self.recorded, cut, literals) for cut in cuts]
+            return any(f is not None and f.number and f.index == failure.index for f in found)
+
+        while len(suspects) > 1:
+            half = suspects[: len(suspects) // 2]
+            suspects = half if guilty(half) else suspects[len(suspects) // 2 :]
+        if not suspects or not guilty(suspects):
+            return None
+        members = np.flatnonzero(group_of == suspects[0])
+        lines = self.mender.lines(members, classes)
+        if len(lines):
+            # Another axis of the same layout may do as the unit: heads, where the width of a head is a number.
+            other = self.findings.lock([(lines, reason)])
+            if other.passes(failure.index):
+                return other
+        return self.findings.lock(
+            [(np.flatnonzero(np.isin(classes.of, np.flatnonzero(group_of == suspects[0]))), reason)]
+        )
 
     def _parameters(self, modules: set[str]) -> np.ndarray:
         inside = [a for a in self.recorded.ledger.axes if a.tensor.rpartition(".")[0] in modules]

@@ -131,8 +131,7 @@ def convolution(run, func, args, kwargs, out) -> None:
         while system.dim() > 2:
             system = system.select(-1, 0)
         shape = (groups, inner, outer) if transposed else (groups, outer, inner)
-        split_axis = 0
-        if system.stride(split_axis) == 0:
+        if 0 not in varying(system):
             flat = system.select(0, 0).expand(*shape) if not transposed else system.select(0, 0).view(1, 1, outer)
             system = flat.expand(*shape)
         else:
