@@ -18,7 +18,7 @@ _ENCODER = {**_TEXT, "hidden_size": 64, "num_attention_heads": 4, "intermediate_
 _DECODER = {
     **_TEXT,
     "hidden_size": 64,
-    "num_attention_heads": 8,
+    "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "intermediate_size": 128,
     "pad_token_id": 0,

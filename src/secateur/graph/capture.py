@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -104,12 +105,24 @@ def as_call(example_inputs: Any) -> tuple[tuple, dict]:
 _FILLS = {"full", "full_like", "new_full", "fill", "fill_", "scalar_tensor"}
 
 
+@cache
+def name_of(func: Any) -> str:
+    """The name of an operation without its overload."""
+    return func.overloadpacket.__name__
+
+
+@cache
+def takes_numbers(func: Any) -> bool:
+    """Whether an operation takes numbers as values."""
+    return torch.Tag.pointwise in func.tags or name_of(func) in _FILLS
+
+
 def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
     """The numbers that an operation takes as values, also from real tensors of one element.
 
     In a pass over real tensors only those count that no operation made: PyTorch wraps Python numbers that way.
     """
-    if torch.Tag.pointwise not in func.tags and func.overloadpacket.__name__ not in _FILLS:
+    if not takes_numbers(func):
         return ()
     found = []
     for value in args:
@@ -197,7 +210,7 @@ class Run(Dispatch):
         out = self.perform(func, args, kwargs, flat)
         carried = [getattr(t, _ATTRIBUTE, FIXED).systems for t in flat]
         self.used.update(map(id, flat))
-        self._name = name = func.overloadpacket.__name__
+        self._name = name = name_of(func)
         key = (self.stack.path, name)
         self._expected = []
         self._ordinal = self._counts[key]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from secateur.graph import sizes
-from secateur.graph.capture import Capture, numbers, span
+from secateur.graph.capture import Capture, name_of, numbers, span
 from secateur.graph.classes import Classes
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, varying
@@ -144,7 +144,7 @@ class _Check(Dispatch):
         if self.diverged:
             return out
         operations = self.recorded.operations
-        name = func.overloadpacket.__name__
+        name = name_of(func)
         if self.index >= len(operations) or operations[self.index].name != name:
             if name in _RESHAPES:
                 # PyTorch reshapes in other steps where a size has become one; the next real operation is compared.

@@ -26,6 +26,9 @@ Tie = tuple[np.ndarray, np.ndarray, str]
 _LOOK_BACK = 24
 _MOST_CHOICES = 12
 
+#: Operations that divide an axis at places that the code works out.
+DIVIDING = {"slice", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "narrow", "as_strided"}
+
 
 class Mender:
     """Proposals for one capture."""
@@ -51,10 +54,14 @@ class Mender:
         return self._places[self._types[o.module], o.name, o.ordinal]
 
     def window(self, index: int) -> list[int]:
-        """A reshape is refused before the copy in front of it runs, so the culprit may be a little further on."""
+        """Operations that may show what size the code holds.
+
+        A reshape is refused before the copy in front of it runs, so the culprit may be a little further on; a slice
+        that ends at ``num_heads * head_dim`` shows neither of them, but the reshapes behind it do.
+        """
         operations = self.recorded.operations
-        module = operations[index].module
-        return [k for k in range(index, min(index + 3, len(operations))) if operations[k].module == module]
+        module, ahead = operations[index].module, 16 if operations[index].name in DIVIDING else 3
+        return [k for k in range(index, min(index + ahead, len(operations))) if operations[k].module == module]
 
     # -- attributes -------------------------------------------------------------------------------------------------
 
@@ -66,11 +73,14 @@ class Mender:
         while path is not None:
             yield from self._several(index, path)
             module = self.recorded.skeleton.get_submodule(path)
+            proposed = set()
             for axis, ref in enumerate(self._axes(operation)):
                 if not any(not classes.locked[line].all() for line in classes.lines(ref)):
                     continue
                 for attribute, entry in sizes.read(module, ref.size):
-                    if (path, attribute, entry) not in bound:
+                    key = (attribute, entry, *(line.tobytes() for line in classes.lines(ref)))
+                    if (path, attribute, entry) not in bound and key not in proposed:
+                        proposed.add(key)
                         yield self._everywhere(index, path, attribute, entry, axis)
             path = path.rpartition(".")[0] if path else None
 

@@ -31,7 +31,7 @@ class MetaMemory:
 
     def __init__(self, on_meta: bool) -> None:
         self._active = on_meta
-        self._kinds: dict[Any, tuple[str, Any]] = {}
+        self._kinds: dict[Any, tuple[str, Any, str]] = {}
         self._known: dict[tuple, Any] = {}
         # Storages of real tensors into which meta tensors were written: their numbers mean nothing any more.
         self._unreal: set[int] = set()
@@ -85,9 +85,10 @@ class MetaMemory:
     def _on_meta(self, func: Any, args: tuple, kwargs: dict) -> Any:
         found = self._kinds.get(func)
         if found is None:
-            found = self._kinds[func] = (_kind(func), SHAPES.get(func.overloadpacket.__name__))
-        kind, shape = found
-        if shape is not None and (out := shape(func.overloadpacket.__name__, args, kwargs)) is not None:
+            name = func.overloadpacket.__name__
+            found = self._kinds[func] = (_kind(func), SHAPES.get(name), name)
+        kind, shape, name = found
+        if shape is not None and (out := shape(name, args, kwargs)) is not None:
             return out
         if kind == "other":
             return func(*args, **kwargs)

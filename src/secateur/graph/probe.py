@@ -18,13 +18,12 @@ from secateur.graph.dry_run import Failure, RandomCut, dry_run
 from secateur.graph.groups import Group, build_groups
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Literal
-from secateur.graph.mend import Mender, Tie
+from secateur.graph.mend import DIVIDING, Mender, Tie
 
 _MOST_ROUNDS = 200
 #: How many pairs of widths are tried at one failure: each asks for new classes and a dry run.
 _MOST_COUPLINGS = 24
 
-_DIVIDING = {"slice", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "narrow", "as_strided"}
 _LAYING_OUT = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
 
 Lock = tuple[np.ndarray, str]
@@ -78,6 +77,12 @@ class _Findings:
             self.runs[seed] = dry_run(self.recorded, RandomCut(*self.settled, seed), list(self.literals))
         return self.runs[seed]
 
+    @property
+    def reach(self) -> int:
+        """How many operations both cuts run."""
+        ends = [self.dry_run(seed) for seed in (0, 1)]
+        return min(len(self.recorded.operations) if f is None else f.index for f in ends)
+
     def passes(self, index: int) -> bool:
         """Whether two different cuts run past an operation."""
         return all((f := self.dry_run(seed)) is None or f.index > index for seed in (0, 1))
@@ -113,36 +118,47 @@ class Prober:
             if failure is None:
                 break
             mended = True
-            carried = next((p for p in self._proposals(failure) if p.passes(failure.index)), None)
-            self.findings = carried or self._locked(failure)
+            self.findings = self._mended(failure) or self._locked(failure)
         else:
             self.findings = self._lock_everything("no cut of this model could be made to run")
         assert self.findings.settled is not None
         return Settled(*self.findings.settled, self.findings.literals)
 
+    def _mended(self, failure: Failure) -> _Findings | None:
+        """The proposal that carries furthest, among literals if one does; of equal ones the first."""
+        best: _Findings | None = None
+        for literal, proposal in self._proposals(failure):
+            if best is not None and not literal:
+                break
+            if proposal.passes(failure.index) and (best is None or proposal.reach > best.reach):
+                best = proposal
+            if best is not None and best.reach == len(self.recorded.operations):
+                break
+        return best
+
     def _delicate(self) -> bool:
         """Whether the code divides axes by numbers of its own, which one random cut may happen to suit."""
         return any(
-            o.inputs and (o.name in _DIVIDING or any(len(varying(s)) > 1 for out in o.outputs for s in out))
+            o.inputs and (o.name in DIVIDING or any(len(varying(s)) > 1 for out in o.outputs for s in out))
             for o in self.recorded.operations
-            if o.name in _DIVIDING or o.name in _LAYING_OUT
+            if o.name in DIVIDING or o.name in _LAYING_OUT
         )
 
-    def _proposals(self, failure: Failure) -> Iterator[_Findings]:
-        """From what costs no freedom to what costs some."""
+    def _proposals(self, failure: Failure) -> Iterator[tuple[bool, _Findings]]:
+        """From what costs no freedom (literals alone) to what costs some."""
         findings, window = self.findings, self.mender.window(failure.index)
         for index in window:
             for literals in self.mender.literals(index, findings.classes, findings.literals):
-                yield findings.bind(literals)
+                yield True, findings.bind(literals)
         tried = 0
         for index in window:
             for ties in self.mender.couplings(index, findings.classes):
                 if (tried := tried + 1) > _MOST_COUPLINGS:
                     return
                 tied = findings.tie(ties)
-                yield tied
+                yield False, tied
                 for literals in self.mender.literals(index, tied.classes, tied.literals):
-                    yield tied.bind(literals)
+                    yield False, tied.bind(literals)
 
     # -- locking --------------------------------------------------------------------------------------------------
 

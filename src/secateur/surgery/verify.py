@@ -83,19 +83,13 @@ def _lively(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
 
 
-def stirred(model: nn.Module, generator: torch.Generator) -> nn.Module:
-    """The same architecture with random parameters, so that no zero or tiny one hides a wrong connection."""
-
-    def stir(name: str, t: Tensor) -> Tensor:
-        if name not in parameters or not t.is_floating_point():
-            return t
-        noise = torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device)
-        if t.dim() > 1:
-            return noise / max(t[0].numel(), 1) ** 0.5
-        return t + 0.2 * noise
-
-    parameters = {name for name, _ in model.named_parameters()}
-    return copy_with(model, stir)
+@torch.no_grad()
+def stir(model: nn.Module, generator: torch.Generator) -> None:
+    """Make the parameters random, in place, so that no zero or tiny one hides a wrong connection."""
+    for t in model.parameters():
+        if t.is_floating_point() and t.layout == torch.strided:
+            noise = torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device)
+            t.copy_(noise / max(t[0].numel(), 1) ** 0.5 if t.dim() > 1 else t + 0.2 * noise)
 
 
 def verify(model: nn.Module, plan: Plan, example_inputs: Any) -> Verification:
@@ -113,7 +107,9 @@ def verify(model: nn.Module, plan: Plan, example_inputs: Any) -> Verification:
     generator = torch.Generator().manual_seed(0)
     call = map_tensors(as_call(example_inputs), lambda t: _lively(t, generator))
     results = [_compare(dense, plan, call)]
-    results.append(_compare(stirred(dense, generator), plan, call))
+    # The copy is ours: a large model is not held twice.
+    stir(dense, generator)
+    results.append(_compare(dense, plan, call))
     worst, count = max(error for error, _ in results), results[0][1]
     return Verification(worst, worst <= TOLERANCE and count > 0, count)
 

@@ -38,3 +38,18 @@ def _spatial(num_axes: int) -> Rule:
 
 for _axes, _names in _SPATIAL.items():
     rule(*_names.split())(_spatial(_axes))
+
+
+@rule("torchvision::roi_align", "torchvision::roi_pool")
+def regions(run, func, args, kwargs, out) -> None:
+    """Every region becomes an image of its own, with the channels of the map that it lies on."""
+    x, places, shape = args[0], args[1], tensors(out)[0].shape
+    run.ledger.lock_systems(run.labels(places).systems, f"places of regions in {run.where(func)}")
+    kept = []
+    for system in run.labels(x).systems:
+        if varying(system) == (1,):
+            kept.append(narrowed(system, ()).narrow(0, 0, 1).expand(shape))
+        else:
+            run.ledger.lock_systems([system], f"positions are sampled in {run.where(func)}")
+    for t in tensors(out):
+        run.set(t, Labels(tuple(kept)))

@@ -63,7 +63,7 @@ def qualified(name: str) -> str:
 def find(key: str) -> Rule | None:
     """The rule for ``namespace::name``; a name with an underscore behind it (in place) has that of the plain one."""
     plain = key.rstrip("_")
-    found = USER_RULES.get(key) or USER_RULES.get(plain)
+    found = USER_RULES.get(key) or USER_RULES.get(plain) or RULES.get(key)
     namespace, _, name = key.partition("::")
     if found is None and namespace in _PYTORCHS_OWN:
         # A custom operation may bear the name of one of PyTorch's and do something else.
