@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,18 +14,37 @@ from secateur.graph.clone import copy_with
 from secateur.surgery.config import follow_config
 from secateur.surgery.plan import Plan, check_fingerprint, from_runs
 
+_OF_NUMPY = (torch.float16, torch.float32, torch.float64)
+
 
 @lru_cache(maxsize=4096)
-def _index(runs: str) -> Tensor:
-    """Indices as a tensor; many tensors keep the same."""
-    return torch.tensor(from_runs(runs))
+def _index(runs: str, size: int) -> tuple[np.ndarray, int]:
+    """Which blocks of an axis stay, and how long a block is: channels of a flattened map lie 49 and 49, say."""
+    found = np.array(from_runs(runs), dtype=np.int64)
+    edges = found[np.concatenate([[True], np.diff(found) != 1])]
+    lasts = found[np.concatenate([np.diff(found) != 1, [True]])] + 1
+    block = int(np.gcd.reduce([*edges, *lasts, size]))
+    return found[::block] // block, block
+
+
+def select(tensor: Tensor, axis: int, runs: str) -> Tensor:
+    """The indices of one axis that stay, as :func:`to_runs` wrote them; a copy."""
+    index, block = _index(runs, tensor.shape[axis])
+    if block > 1:
+        tensor = tensor.unflatten(axis, (-1, block))
+    if tensor.device.type == "cpu" and tensor.dtype in _OF_NUMPY and tensor.layout == torch.strided:
+        # Several times faster than index_select along any axis but the first.
+        result = torch.from_numpy(np.take(tensor.numpy(), index, axis=axis))
+    else:
+        result = tensor.index_select(axis, torch.from_numpy(index).to(tensor.device))
+    return result.flatten(axis, axis + 1) if block > 1 else result
 
 
 def shrunk(name: str, tensor: Tensor, plan: Plan) -> Tensor:
     """What stays of one tensor (or of one laid out like it, such as a momentum); always a copy."""
     result = tensor
-    for axis, runs in plan.slices.get(name, {}).items():
-        result = result.index_select(axis, _index(runs).to(tensor.device))
+    for axis, runs in sorted(plan.slices.get(name, {}).items()):
+        result = select(result, axis, runs)
     return result.clone() if result is tensor else result
 
 
