@@ -109,6 +109,8 @@ def plain_settings(model: nn.Module) -> nn.Module:
     """
     for module in model.modules():
         config = module.__dict__.get("config")
+        if config is None:
+            continue
         if getattr(config, "use_cache", False) is True:
             config.use_cache = False
         if getattr(config, "_experts_implementation", None) is not None:

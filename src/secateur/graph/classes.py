@@ -42,9 +42,12 @@ class Classes:
         extra_ties: Sequence[tuple[Array, Array, str]] = (),
     ):
         self._ledger = ledger
-        pairs = [(a.numpy(), b.numpy()) for a, b, _ in ledger.ties] + [(a, b) for a, b, _ in extra_ties]
-        a = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, dtype=np.int64)
-        b = np.concatenate([p[1] for p in pairs]) if pairs else np.zeros(0, dtype=np.int64)
+        # Half the width: a network of 70 billion parameters has tens of millions of labels.
+        pairs = [(a.numpy().astype(np.int32), b.numpy().astype(np.int32)) for a, b, _ in ledger.ties]
+        pairs += [(a.astype(np.int32), b.astype(np.int32)) for a, b, _ in extra_ties]
+        a = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, dtype=np.int32)
+        b = np.concatenate([p[1] for p in pairs]) if pairs else np.zeros(0, dtype=np.int32)
+        del pairs
         both = (a > 0) & (b > 0)
         self._ties = [(a[both], b[both])]
         self._locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
@@ -55,11 +58,13 @@ class Classes:
         self.grid_ties: list[tuple[Array, Array, str]] = list(extra_ties)
         self._close()
         self._settle_grids()
+        del self._ties, self._locks
 
     def _close(self) -> None:
         """Recompute classes and locks from ties."""
-        a = np.concatenate([t[0] for t in self._ties])
-        b = np.concatenate([t[1] for t in self._ties])
+        a = np.concatenate([t[0].astype(np.int32, copy=False) for t in self._ties])
+        b = np.concatenate([t[1].astype(np.int32, copy=False) for t in self._ties])
+        self._ties = [(a, b)]
         _, self.of = _components(self._ledger.count, a, b)
         self.reasons: dict[int, str] = {}
         if self._locks:

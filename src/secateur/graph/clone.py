@@ -79,8 +79,8 @@ def copy_with(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.M
     parameters, buffers = tensors_of(model)
     for name, parameter in parameters.items():
         new = nn.Parameter(change(name, parameter.detach()), requires_grad=parameter.requires_grad)
-        if parameter.__dict__:
-            new.__dict__.update(parameter.__dict__)
+        for attribute, value in vars(parameter).items():
+            setattr(new, attribute, value)
         memo[id(parameter)] = new
     for name, buffer in buffers.items():
         memo[id(buffer)] = change(name, buffer.detach())

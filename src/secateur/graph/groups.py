@@ -59,6 +59,10 @@ class Group:
         return f"{self.name} ({self.width})"
 
 
+#: Labels that are looked at in one go, so that temporary arrays stay small.
+_AT_ONCE = 1 << 20
+
+
 def roles(ledger: Ledger) -> list[str]:
     """The role of every parameter axis."""
     starts = np.array([a.start for a in ledger.axes])
@@ -83,9 +87,14 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
     lengths = np.array([axis.size for axis in ledger.axes], dtype=np.int64)
     starts = np.array([axis.start for axis in ledger.axes], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)]) if len(lengths) else np.zeros(1, dtype=np.int64)
-    every = classes.of[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
+    every = np.empty(offsets[-1], dtype=classes.of.dtype)
+    for start, size, offset in zip(starts.tolist(), lengths.tolist(), offsets.tolist()):
+        every[offset : offset + size] = classes.of[start : start + size]
     signature = np.zeros(count, dtype=np.uint64)
-    np.add.at(signature, every, np.repeat(rng.integers(1, 2**63, len(lengths), dtype=np.uint64), lengths))
+    keys = rng.integers(1, 2**63, len(lengths), dtype=np.uint64)
+    for some in np.array_split(np.arange(len(lengths)), 1 + offsets[-1] // _AT_ONCE) if len(lengths) else []:
+        lines = slice(offsets[some[0]], offsets[some[-1] + 1]) if len(some) else slice(0, 0)
+        np.add.at(signature, every[lines], np.repeat(keys[some], lengths[some]))
     on_parameter = np.zeros(count, dtype=bool)
     on_parameter[every] = True
     seen: set[bytes] = set()
@@ -104,12 +113,12 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
     on_parameter[classes.of[0]] = False
     mixed = signature[on_parameter] ^ (lock_key[on_parameter] * np.uint64(0x9E3779B97F4A7C15))
     _, inverse = np.unique(mixed, return_inverse=True)
-    group_of = np.full(count, -1, dtype=np.int64)
+    group_of = np.full(count, -1, dtype=np.int32)
     group_of[on_parameter] = inverse.ravel()
 
     role_of = roles(ledger)
     members: dict[int, list[tuple[ParameterAxis, str, np.ndarray]]] = {}
-    unit_of = np.full(count, -1, dtype=np.int64)
+    unit_of = np.full(count, -1, dtype=np.int32)
     order: dict[int, np.ndarray] = {}
     owners = group_of[every]
     for k, (axis, role) in enumerate(zip(ledger.axes, role_of)):
@@ -130,7 +139,9 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
             units, width = unit_of[here], len(order[g])
             # Mostly every unit has one index, in order.
             in_order = len(units) == width and bool((np.diff(units) > 0).all())
-            by_unit = np.arange(width) if in_order else np.argsort(units, kind="stable")
+            by_unit = (
+                np.arange(width, dtype=np.int32) if in_order else np.argsort(units, kind="stable").astype(np.int32)
+            )
             by_unit = by_unit if positions is None else positions[by_unit]
             members.setdefault(g, []).append((axis, role, by_unit.reshape(width, -1)))
 

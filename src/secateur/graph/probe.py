@@ -35,9 +35,9 @@ class _Findings:
 
     recorded: Capture
     literals: tuple[Literal, ...]
-    ties: tuple[Tie, ...] = ()
-    locks: tuple[Lock, ...] = ()
-    settled: tuple | None = None
+    ties: tuple[Tie, ...]
+    locks: tuple[Lock, ...]
+    settled: tuple[Classes, list[Group], np.ndarray]
     runs: dict[int, Failure | None] = field(default_factory=dict)
 
     @classmethod
@@ -47,12 +47,10 @@ class _Findings:
 
     @property
     def classes(self) -> Classes:
-        assert self.settled is not None
         return self.settled[0]
 
     @property
     def groups(self) -> list[Group]:
-        assert self.settled is not None
         return self.settled[1]
 
     @property
@@ -72,7 +70,6 @@ class _Findings:
 
     def dry_run(self, seed: int) -> Failure | None:
         """Cut at random and run; what came of it is remembered."""
-        assert self.settled is not None
         if seed not in self.runs:
             self.runs[seed] = dry_run(self.recorded, RandomCut(*self.settled, seed), list(self.literals))
         return self.runs[seed]
@@ -121,7 +118,6 @@ class Prober:
             self.findings = self._mended(failure) or self._locked(failure)
         else:
             self.findings = self._lock_everything("no cut of this model could be made to run")
-        assert self.findings.settled is not None
         return Settled(*self.findings.settled, self.findings.literals)
 
     def _mended(self, failure: Failure) -> _Findings | None:
@@ -192,7 +188,6 @@ class Prober:
 
     def _without(self, failure: Failure, reason: str) -> _Findings | None:
         """Lock the one width that a number was worked out of, found by halving; ``None`` if it is not one."""
-        assert self.findings.settled is not None
         classes, groups, group_of = self.findings.settled
         suspects = [k for k, g in enumerate(groups) if not g.locked and g.width > 1]
         literals = list(self.findings.literals)
