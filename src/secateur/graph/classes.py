@@ -31,6 +31,7 @@ class Classes:
     Attributes:
         of: class of each label, shape ``[labels]``; label 0 is in a class of its own.
         reasons: why a class is locked; a class that is not in here can be removed.
+        locks: labels, and why they cannot be removed.
         heads: classes that a grid made into units along a batch axis of a product of activations.
         grid_ties: labels that a grid or the code of the model tied, and where.
     """
@@ -49,16 +50,17 @@ class Classes:
         b = np.concatenate([p[1] for p in pairs]) if pairs else np.zeros(0, dtype=np.int32)
         del pairs
         both = (a > 0) & (b > 0)
-        self._ties = [(a[both], b[both])]
-        self._locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
-        self._locks += list(extra_locks)
+        self._ties = [(a, b)] if both.all() else [(a[both], b[both])]
+        del a, b, both
+        self.locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
+        self.locks += list(extra_locks)
         self.heads: set[int] = set()
         # The system is kept beside its line, so that no other can come to lie at its address.
         self._lines: dict[tuple, tuple[Array | None, Tensor]] = {}
         self.grid_ties: list[tuple[Array, Array, str]] = list(extra_ties)
         self._close()
         self._settle_grids()
-        del self._ties, self._locks
+        del self._ties
 
     def _close(self) -> None:
         """Recompute classes and locks from ties."""
@@ -67,13 +69,13 @@ class Classes:
         self._ties = [(a, b)]
         _, self.of = _components(self._ledger.count, a, b)
         self.reasons: dict[int, str] = {}
-        if self._locks:
-            labels = np.concatenate([labels for labels, _ in self._locks])
-            which = np.repeat(np.arange(len(self._locks)), [len(labels) for labels, _ in self._locks])
+        if self.locks:
+            labels = np.concatenate([labels for labels, _ in self.locks])
+            which = np.repeat(np.arange(len(self.locks)), [len(labels) for labels, _ in self.locks])
             found, first = np.unique(self.of[labels[labels > 0]], return_index=True)
             # The first lock of a class gives its reason.
             self.reasons = {
-                c: self._locks[k][1] for c, k in zip(found.tolist(), which[labels > 0][first].tolist(), strict=True)
+                c: self.locks[k][1] for c, k in zip(found.tolist(), which[labels > 0][first].tolist(), strict=True)
             }
         self.locked = np.zeros(int(self.of.max()) + 1 if len(self.of) else 1, dtype=bool)
         self.locked[list(self.reasons)] = True
@@ -116,13 +118,13 @@ class Classes:
                     rows = np.moveaxis(child, axes.index(best), 0).reshape(lines.shape[0], -1)
                     pairs.append((raw[:, :1].repeat(rows.shape[1], 1).ravel(), rows.ravel()))
                 else:
-                    self._locks.append((child.ravel(), "the other axis of a grid that is cut along its units"))
+                    self.locks.append((child.ravel(), "the other axis of a grid that is cut along its units"))
                     locked.update(int(c) for c in np.unique(roots(child)))
             for one, other in pairs:
                 keep = (one > 0) & (other > 0)
                 fixed = np.concatenate([one[(other == 0) & (one > 0)], other[(one == 0) & (other > 0)]])
                 if len(fixed):
-                    self._locks.append((fixed, "lies beside a fixed index"))
+                    self.locks.append((fixed, "lies beside a fixed index"))
                     locked.update(int(c) for c in np.unique(roots(fixed)))
                 one, other = one[keep], other[keep]
                 self._ties.append((one, other))

@@ -120,7 +120,7 @@ class RandomCut:
             own = varying(system)
             if axis in own:
                 alive = np.moveaxis(self.labels[compressed(system, own).numpy()], own.index(axis), 0)
-                here &= np.any(alive[:index].reshape(index, -1), axis=1)
+                here &= np.any(alive[:index], axis=tuple(range(1, alive.ndim)))
         return int(here.sum())
 
     def extent(self, ref: AxisRef) -> int:

@@ -114,7 +114,7 @@ class Explainer:
         ties = [self._tie_of(m, end, on, paths) for m, end in sorted(ends.items(), key=lambda e: paths.distance[e[1]])]
         chain: tuple[str, ...] = ()
         if group.locked:
-            locked = [labels for labels, reason in self.graph.classes._locks if reason == group.reason]
+            locked = [labels for labels, reason in self.graph.classes.locks if reason == group.reason]
             met = np.flatnonzero(np.isin(paths.labels, np.concatenate([*locked, np.zeros(0, dtype=np.int64)])))
             if len(met):
                 chain = _operations(self._walk(paths.nearest(met), paths))
