@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from secateur._errors import InputError
 from secateur.graph.admit import does_not_run, oddity
+from secateur.graph.blocks import FOLLOWED, Block, Trails
 from secateur.graph.clone import tensors_of
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
@@ -79,6 +80,7 @@ class Capture:
         on_meta: without numbers.
         memory: results on the meta device.
         idle: modules that did not run.
+        blocks: modules that can be left out as a whole.
     """
 
     ledger: Ledger
@@ -90,6 +92,7 @@ class Capture:
     on_meta: bool
     memory: MetaMemory
     idle: set[str]
+    blocks: list[Block]
 
 
 def as_call(example_inputs: Any) -> tuple[tuple, dict]:
@@ -150,7 +153,8 @@ class Run(Dispatch):
         self.ledger = ledger
         ledger.here = self.where
         self.perform = perform
-        self.stack = ModuleStack(model, self.entered)
+        self.trails = Trails()
+        self.stack = ModuleStack(model, self.entered, self.trails.leave)
         self.entering: dict[str, list[Tensor]] = {}
         self.operations: list[Operation] = []
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -228,6 +232,8 @@ class Run(Dispatch):
             self._written.add(flat[0].untyped_storage()._cdata)
         outs = [out] if type(out) is Tensor else tensors(out)
         self.perform.mark(outs)
+        if name in FOLLOWED:
+            self.trails.operation(name, flat, outs)
         self.operations.append(
             Operation(
                 name,
@@ -245,8 +251,9 @@ class Run(Dispatch):
 
     def entered(self, module: str, args: tuple, kwargs: dict) -> None:
         """Note what enters a module."""
-        found = [s for t in tensors((args, kwargs)) for s in getattr(t, _ATTRIBUTE, FIXED).systems]
-        self.entering.setdefault(module, []).extend(found)
+        given = tensors((args, kwargs))
+        self.entering.setdefault(module, []).extend(s for t in given for s in getattr(t, _ATTRIBUTE, FIXED).systems)
+        self.trails.enter(module, *((given[0], self.labels(given[0]).systems) if given else (None, ())))
 
 
 def label_parameters(ledger: Ledger, skeleton: nn.Module) -> None:
@@ -305,4 +312,6 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
     for tensor in given:
         ledger.lock_systems(run.labels(tensor).systems, "reaches the model's output")
     lock_marked(run, skeleton)
-    return Capture(ledger, run.operations, run.entering, model, skeleton, inputs, on_meta, memory, idle)
+    return Capture(
+        ledger, run.operations, run.entering, model, skeleton, inputs, on_meta, memory, idle, run.trails.blocks()
+    )

@@ -90,10 +90,15 @@ class ModuleStack:
     each call of a module take PyTorch's slow path, and it also sees modules whose ``forward`` is called directly.
     """
 
-    def __init__(self, model: nn.Module, entered: Callable[[str, tuple, dict], None] | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        entered: Callable[[str, tuple, dict], None] | None = None,
+        left: Callable[[str, Any], None] | None = None,
+    ):
         self.model = model
         self.paths: list[str] = [""]
-        self._entered = entered
+        self._entered, self._left = entered, left
 
     @property
     def path(self) -> str:
@@ -108,14 +113,17 @@ class ModuleStack:
         return self
 
     def _watched(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
-        paths, entered = self.paths, self._entered
+        paths, entered, left = self.paths, self._entered, self._left
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             paths.append(name)
             try:
                 if entered is not None:
                     entered(name, args, kwargs)
-                return forward(*args, **kwargs)
+                output = forward(*args, **kwargs)
+                if left is not None:
+                    left(name, output)
+                return output
             finally:
                 paths.pop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from secateur._errors import UsageError
+from secateur._errors import UnknownName, UsageError
 from secateur.graph.admit import check_model, elsewhere
+from secateur.graph.blocks import Block
 from secateur.graph.capture import Capture, capture
 from secateur.graph.cost import Cost, Polynomial
 from secateur.graph.explain import Explainer
@@ -30,6 +32,8 @@ class PruningGraph:
     Attributes:
         model: the traced model; never changed.
         groups: every width, those that cannot be cut included (``locked``, with the ``reason``).
+        blocks: residual blocks that can be left out as a whole (:meth:`without`).
+        skipped: those that are.
         warnings: what the reader should know of how the trace was made.
     """
 
@@ -38,18 +42,50 @@ class PruningGraph:
         self.classes = settled.classes
         self.literals = settled.literals
         self.warnings: list[str] = []
+        self.blocks = tuple(recorded.blocks)
+        self.skipped: tuple[Block, ...] = ()
         self.ledger = recorded.ledger
         self.groups, self._group_of = settled.groups, settled.group_of
         self._starts = {(axis.tensor, axis.axis): axis.start for axis in self.ledger.axes}
         self._by_name = {g.name: k for k, g in enumerate(self.groups)}
-        self._polynomial, self._module_terms = self._build_polynomial()
+        self._full, self._module_terms = self._build_polynomial()
+        self._polynomial = self._full
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     @property
     def prunable(self) -> list[Group]:
         """The groups that can be cut."""
-        return [g for g in self.groups if not g.locked and g.width > 1]
+        return [g for g in self.groups if not g.locked and g.width > 1 and not self._left_out(g)]
+
+    def _left_out(self, group: Group) -> bool:
+        return bool(self.skipped) and all(self.is_skipped(m.tensor) for m in group.members)
+
+    def is_skipped(self, path: str) -> bool:
+        """Whether a module, or a tensor, belongs to a block that is left out."""
+        return any(path == b.name or path.startswith(f"{b.name}.") for b in self.skipped)
+
+    def without(self, *names: str) -> PruningGraph:
+        """The same graph with residual blocks left out: plans made from it cut those, and its costs lack them.
+
+        Args:
+            names: of ``graph.blocks``.
+
+        Returns:
+            A graph that shares everything with this one; ``cost()`` without widths is still that of the dense model.
+
+        Raises:
+            UnknownName: there is no such block.
+        """
+        known = {b.name: b for b in self.blocks}
+        for name in names:
+            if name not in known:
+                raise UnknownName("residual block", name, known)
+        shorter = copy.copy(self)
+        shorter.skipped = tuple(b for b in self.blocks if b.name in names or b in self.skipped)
+        shorter.__dict__.pop("_explainer", None)
+        shorter._polynomial, _ = shorter._build_polynomial()
+        return shorter
 
     @property
     def widths(self) -> dict[str, int]:
@@ -71,7 +107,7 @@ class PruningGraph:
         """
         dense = np.array([g.width for g in self.groups], dtype=np.float64)
         if widths is None:
-            return self._polynomial.cost(dense)
+            return self._full.cost(dense)
         places = [k for k, g in enumerate(self.groups) if not g.locked and g.width > 1]
         if isinstance(widths, Tensor):
             full = torch.as_tensor(dense, device=widths.device)
@@ -108,7 +144,7 @@ class PruningGraph:
     def module_macs(self) -> dict[str, int]:
         """Multiply-accumulates of the dense model by the path of the module that spends them."""
         dense = np.array([g.width for g in self.groups], dtype=np.float64)
-        extents = self._polynomial._fixed + self._polynomial._matrix @ dense
+        extents = self._full._fixed + self._full._matrix @ dense
         found: dict[str, int] = {}
         for module, coefficient, axes in self._module_terms:
             found[module] = found.get(module, 0) + round(coefficient * float(np.prod(extents[list(axes)])))
@@ -146,6 +182,8 @@ class PruningGraph:
 
         macs, by_module = [], []
         for term in ledger.terms:
+            if self.is_skipped(term.module):
+                continue
             coefficient, axes = term.coefficient, []
             for ref in term.axes:
                 lines = classes.lines(ref)
@@ -156,7 +194,10 @@ class PruningGraph:
         by_name: dict[str, list[int]] = {}
         for axis in ledger.axes:
             by_name.setdefault(axis.tensor, []).append(row(classes.of[axis.start : axis.start + axis.size]))
-        params = [(1, tuple(by_name.get(name, ()))) for name, p in self.model.named_parameters() if p.numel()]
+        # A tied parameter counts once, as long as one of its places is left.
+        held = {id(p) for n, p in self.model.named_parameters(remove_duplicate=False) if not self.is_skipped(n)}
+        counted = [name for name, p in self.model.named_parameters() if p.numel() and id(p) in held]
+        params = [(1, tuple(by_name.get(name, ()))) for name in counted]
         matrix = np.stack(rows) if rows else np.zeros((0, len(self.groups)))
         return Polynomial(matrix, np.array(fixed), {"macs": macs, "params": params}), by_module
 

@@ -13,6 +13,7 @@ from secateur.graph.adapters import adapt
 from secateur.graph.clone import copy_with
 from secateur.surgery.config import follow_config
 from secateur.surgery.plan import Plan, check_fingerprint, from_runs
+from secateur.surgery.skip import Skip
 
 _OF_NUMPY = (torch.float16, torch.float32, torch.float64)
 
@@ -63,6 +64,8 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     """
     check_fingerprint(model, plan)
     small = copy_with(model, lambda name, t: shrunk(name, t, plan))
+    for skip in plan.skips:
+        small.set_submodule(skip.block, Skip())
     if any(isinstance(m, nn.MultiheadAttention) for m in small.modules()) and plan.slices:
         adapt(small)
     for size in plan.sizes:

@@ -36,11 +36,14 @@ def mask(model: nn.Module, plan: Plan) -> nn.Module:
     """
     check_fingerprint(model, plan)
     parameters = {name for name, _ in model.named_parameters()}
+    silent = {name for skip in plan.skips for name in skip.silenced}
 
     def zeroed(name: str, tensor: Tensor) -> Tensor:
         tensor = tensor.clone()
         if name not in parameters:
             return tensor
+        if name in silent:
+            return tensor.zero_()
         for axis, runs in plan.slices.get(name, {}).items():
             gone = torch.ones(tensor.shape[axis], dtype=torch.bool, device=tensor.device)
             gone[list(from_runs(runs))] = False

@@ -23,6 +23,7 @@ from secateur.graph import PruningGraph, sizes
 from secateur.graph.clone import tensors_of
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Site
+from secateur.surgery.skip import silenced
 
 SCHEMA = 1
 
@@ -77,6 +78,14 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A residual block that is left out; the ``silenced`` parameters make what it adds."""
+
+    block: str
+    silenced: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ConfigField:
     """A whole number in the model's configuration: ``path`` is dotted for one of a sub-configuration."""
 
@@ -125,6 +134,7 @@ class Plan:
     sizes: tuple[Size, ...] = ()
     reads: tuple[Read, ...] = ()
     why: Mapping[str, Any] = field(default_factory=dict)
+    skips: tuple[Skipped, ...] = ()
     config: tuple[ConfigField, ...] = ()
     schema: int = SCHEMA
 
@@ -167,6 +177,7 @@ class Plan:
                 sizes=tuple(Size(**s) for s in data["sizes"]),
                 reads=tuple(Read(**{**r, "shape": tuple(r["shape"])}) for r in data["reads"]),
                 why=data["why"],
+                skips=tuple(Skipped(s["block"], tuple(s["silenced"])) for s in data.get("skips", ())),
                 config=tuple(ConfigField(**f) for f in data.get("config", ())),
                 schema=schema,
             )
@@ -222,6 +233,8 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any
             problems.append(f"{name}: nothing would be left of it; keep at least one unit")
         elif min(units) < 0 or max(units) >= free[name].width or len(set(units)) != len(units):
             problems.append(f"{name}: units must be different numbers from 0 to {free[name].width - 1}")
+    skips = tuple(Skipped(block.name, silenced(graph, block)) for block in graph.skipped)
+    problems += [f"{s.block}: no parameter of it makes what it adds" for s in skips if not s.silenced]
     if problems:
         raise PlanError("this cannot be cut:\n" + "\n".join(problems))
     chosen = {name: sorted(int(u) for u in keep.get(name, range(g.width))) for name, g in free.items()}
@@ -240,10 +253,12 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any
     slices = {
         tensor: {axis: text(kept) for axis, kept in axes.items()}
         for tensor, axes in sizes.slices(ledger.axes, alive).items()
-        if tensor in names
+        if tensor in names and not graph.is_skipped(tensor)
     }
     changed = {}
     for literal in graph.literals:
+        if graph.is_skipped(literal.module):
+            continue
         extent = graph.extent(literal.axis, alive)
         if extent != literal.axis.size:
             key = (literal.module, literal.attribute, literal.index)
@@ -253,7 +268,7 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any
         GroupPlan(g.name, g.kind, g.width, to_runs(chosen[g.name]), tuple(str(m) for m in g.members))
         for g in graph.prunable
     )
-    return Plan(fingerprint(graph.model), groups, slices, tuple(changed.values()), reads, dict(why))
+    return Plan(fingerprint(graph.model), groups, slices, tuple(changed.values()), reads, dict(why), skips)
 
 
 def _read(site: Site, alive: np.ndarray) -> Read | None:
