@@ -85,5 +85,5 @@ def _steps(group: Group, round_to: int, floor: float) -> tuple[int, int]:
     step = round_to if group.kind == "channel" else 1
     if step > 1 and group.width < 2 * step:
         step = max(1, group.width // 4)
-    least = max(1, math.ceil(floor * group.width))
+    least = max(group.least, math.ceil(floor * group.width))
     return min(group.width, math.ceil(least / step) * step), step

@@ -26,6 +26,7 @@ from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MADE, MetaMemory
 from secateur.graph.rules import argument, lookup
+from secateur.graph.rules.experts import LOOKING_UP, PASSING
 from secateur.graph.skeleton import (
     Dispatch,
     ModuleStack,
@@ -37,6 +38,7 @@ from secateur.graph.skeleton import (
 from secateur.graph.trees import map_tensors, output_tensors, tensors
 
 _ATTRIBUTE = "_secateur_labels"
+_POINTS_AT = "_secateur_points_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,7 @@ class Run(Dispatch):
         self.used: set[int] = set()
         # Storages that were written into: what was the same number everywhere is that no more.
         self._written: set[int] = set()
+        self._pointing = False
         self._expected: list[tuple[str, AxisRef]] = []
         self._name = ""
         self._ordinal = 0
@@ -202,6 +205,30 @@ class Run(Dispatch):
                 Site(self.module, self._name, self._ordinal, argument, tuple(sorted(wanted)), crossed)
             )
 
+    def point(self, index: Tensor, line: Tensor) -> None:
+        """Note that the numbers in ``index`` are places on an axis with the labels ``line``."""
+        setattr(index, _POINTS_AT, line)
+        self._pointing = True
+
+    def points_at(self, index: Any) -> Tensor | None:
+        """The labels that the numbers in a tensor point at."""
+        return getattr(index, _POINTS_AT, None)
+
+    def follow(self, attribute: str, ref: AxisRef) -> None:
+        """Note that an attribute of the running module, if it has it, is the length of an axis."""
+        self.ledger.literals.append(Literal(self.module, attribute, ref))
+
+    def _carry_points(self, name: str, flat: list[Tensor], outs: list[Tensor]) -> None:
+        for t in flat:
+            line = self.points_at(t)
+            if line is None or name in LOOKING_UP:
+                continue
+            if name in PASSING:
+                for out in outs:
+                    setattr(out, _POINTS_AT, line)
+            else:
+                self.ledger.lock(line, f"indices into it are used as numbers in {self.where()}{self.source()}")
+
     def counts(self, name: str, attribute: str, ref: AxisRef) -> None:
         """Note that an argument of the running operation is the length of an axis; modules keep it as ``attribute``."""
         if ref.systems:
@@ -232,6 +259,8 @@ class Run(Dispatch):
             self._written.add(flat[0].untyped_storage()._cdata)
         outs = [out] if type(out) is Tensor else tensors(out)
         self.perform.mark(outs)
+        if self._pointing:
+            self._carry_points(name, flat, outs)
         if name in FOLLOWED:
             self.trails.operation(name, flat, outs)
         self.operations.append(

@@ -81,6 +81,7 @@ class RandomCut:
             else:
                 # At least two stay where that can be: axes of length one are dropped on the way by some code.
                 gone = 1 + (group.width // 2 - 1 + offset) % max(1, group.width - 2)
+            gone = min(gone, group.width - group.least)
             self.alive[np.flatnonzero(group_of == k)[rng.permutation(group.width)[:gone]]] = False
         self.labels = self.alive[classes.of]
 

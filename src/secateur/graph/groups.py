@@ -37,10 +37,11 @@ class Group:
 
     Attributes:
         name: the module that produces the units (the first of them).
-        kind: ``"channel"`` or ``"head"``.
+        kind: ``"channel"``, ``"head"`` or ``"expert"``.
         width: number of units.
         members: every axis on which the units lie.
         locked: nothing of it can be removed, because of ``reason``.
+        least: so many units have to stay.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Group:
     members: tuple[Member, ...]
     locked: bool
     reason: str = ""
+    least: int = 1
 
     @property
     def producers(self) -> tuple[Member, ...]:
@@ -145,6 +147,10 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
             by_unit = by_unit if positions is None else positions[by_unit]
             members.setdefault(g, []).append((axis, role, by_unit.reshape(width, -1)))
 
+    leasts: dict[int, int] = {}
+    for labels, least in ledger.leasts:
+        for c in np.unique(classes.of[labels.numpy()]).tolist():
+            leasts[c] = max(least, leasts.get(c, 1))
     groups, index = [], {}
     taken: dict[str, int] = {}
     for g, found in members.items():
@@ -158,7 +164,8 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
         groups.append(
             Group(
                 name=name,
-                kind="head" if first in classes.heads else "channel",
+                kind="expert" if first in leasts else "head" if first in classes.heads else "channel",
+                least=leasts.get(first, 1),
                 width=len(order[g]),
                 members=tuple(Member(a.tensor, a.axis, role, positions) for a, role, positions in found),
                 locked=first in classes.reasons,

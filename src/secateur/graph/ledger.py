@@ -112,6 +112,8 @@ class Ledger:
         self.terms: list[Term] = []
         self.sites: list[Site] = []
         self.literals: list[Literal] = []
+        #: Of some labels at least so many have to stay, because the code chooses that many of them.
+        self.leasts: list[tuple[Tensor, int]] = []
         self._projected: dict[tuple, tuple[Tensor, Tensor]] = {}
         #: Names the running operation.
         self.here: Callable[[], str] = str
@@ -137,6 +139,10 @@ class Ledger:
             met = one[other == 0]
             if met.numel() and bool(met.any()):
                 self.lock(met, f"meets a fixed axis in {where}")
+
+    def least(self, labels: Tensor, count: int) -> None:
+        """At least ``count`` of these labels have to stay: units that are chosen by score, experts of a mixture."""
+        self.leasts.append((labels, count))
 
     def lock(self, labels: Tensor, reason: str) -> None:
         """These labels cannot be removed."""

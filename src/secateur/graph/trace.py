@@ -56,7 +56,7 @@ class PruningGraph:
     @property
     def prunable(self) -> list[Group]:
         """The groups that can be cut."""
-        return [g for g in self.groups if not g.locked and g.width > 1 and not self._left_out(g)]
+        return [g for g in self.groups if not g.locked and g.width > g.least and not self._left_out(g)]
 
     def _left_out(self, group: Group) -> bool:
         return bool(self.skipped) and all(self.is_skipped(m.tensor) for m in group.members)
@@ -108,7 +108,7 @@ class PruningGraph:
         dense = np.array([g.width for g in self.groups], dtype=np.float64)
         if widths is None:
             return self._full.cost(dense)
-        places = [k for k, g in enumerate(self.groups) if not g.locked and g.width > 1]
+        places = [k for k, g in enumerate(self.groups) if not g.locked and g.width > g.least]
         if isinstance(widths, Tensor):
             full = torch.as_tensor(dense, device=widths.device)
             return self._polynomial.cost(full.index_put((torch.tensor(places),), widths.to(full.dtype)))

@@ -109,6 +109,8 @@ def _corrected(func: Any, name: str, args: tuple, kwargs: dict, alive: Tensor) -
         return func(x.masked_fill(~alive, -math.inf), *rest, **kwargs)
     if name == "amin":
         return func(x.masked_fill(~alive, math.inf), *rest, **kwargs)
+    if name == "topk":
+        return func(x.masked_fill(~alive, -math.inf), *rest, **kwargs)
     if name in {"_softmax", "_log_softmax", "_safe_softmax", "logsumexp"}:
         return func(x.masked_fill(~alive, -math.inf), *rest, **kwargs).nan_to_num(0.0, None, -math.inf)
     if name == "native_layer_norm":

@@ -231,6 +231,8 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any
             problems.append(f"{name}: locked, {graph[name].reason}" if known else f"{name}: no such group")
         elif not len(units):
             problems.append(f"{name}: nothing would be left of it; keep at least one unit")
+        elif len(units) < free[name].least:
+            problems.append(f"{name}: the model chooses {free[name].least} of them, so keep at least that many")
         elif min(units) < 0 or max(units) >= free[name].width or len(set(units)) != len(units):
             problems.append(f"{name}: units must be different numbers from 0 to {free[name].width - 1}")
     skips = tuple(Skipped(block.name, silenced(graph, block)) for block in graph.skipped)

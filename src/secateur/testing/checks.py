@@ -17,7 +17,8 @@ from secateur.surgery import Plan, cut, make_plan, verify
 def random_plan(graph: PruningGraph, seed: int, least: int = 1) -> Plan:
     """Keep from ``least`` units to all but one of every group that has more."""
     rng = np.random.default_rng(seed)
-    some = {g.name: rng.integers(least, g.width) for g in graph.prunable if g.width > least}
+    floors = {g.name: max(least, g.least) for g in graph.prunable}
+    some = {g.name: rng.integers(floors[g.name], g.width) for g in graph.prunable if g.width > floors[g.name]}
     keep = {name: rng.choice(graph[name].width, count, replace=False).tolist() for name, count in some.items()}
     return make_plan(graph, keep)
 

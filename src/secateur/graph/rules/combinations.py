@@ -86,7 +86,7 @@ def softmax(run, func, args, kwargs, out) -> None:
     run.set(out, labels)
 
 
-@rule("cumsum", "argmax", "argmin", "sort", "topk", "max", "min", "cumprod", "logcumsumexp")
+@rule("cumsum", "argmax", "argmin", "sort", "max", "min", "cumprod", "logcumsumexp")
 def ordered(run, func, args, kwargs, out) -> None:
     """Order along an axis matters here, so that axis is locked; the others pass."""
     labels = run.labels(args[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from secateur.graph.labels import Labels, compressed, varying
+from secateur.graph.rules import experts
 from secateur.graph.rules.registry import rule
 from secateur.graph.trees import tensors
 
@@ -28,6 +29,8 @@ def index(run, func, args, kwargs, out) -> None:
     leading = looked_up == list(range(len(looked_up)))
     for system in labels.systems:
         own = varying(system)
+        if looked_up == [0] and own == (0,) and experts.looked_up(run, system, 0, indices[0]):
+            continue
         if leading and not set(own) & set(looked_up):
             tail = system.select(0, 0)
             for _ in looked_up[1:]:
