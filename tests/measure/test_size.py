@@ -59,3 +59,20 @@ def test_the_figure_of_a_known_network():
         x = torch.empty(1, 3, 224, 224)
     assert count_macs(model, x) == 3_663_761_408
     assert count_parameters(model) == 21_797_672
+
+
+class HandsOn(nn.Module):
+    """A view of a parameter enters another module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.inner = nn.Parameter(torch.ones(1, 4)), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.inner(self.token.expand(2, -1))
+
+
+def test_views_of_parameters_as_arguments():
+    model = HandsOn()
+    assert count_macs(model, torch.zeros(2, 3)) == 2 * 4 * 3
+    assert all(p.requires_grad for p in model.parameters())

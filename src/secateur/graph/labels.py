@@ -44,12 +44,20 @@ def varying(system: Tensor) -> tuple[int, ...]:
 
 
 def compressed(system: Tensor, axes: Sequence[int]) -> Tensor:
-    """The system with every axis but ``axes`` (ascending) reduced to its first index: shape ``[size of each axis]``."""
-    keep = set(axes)
-    for axis in range(system.dim() - 1, -1, -1):
-        if axis not in keep:
-            system = system.select(axis, 0)
-    return system
+    """The system with every axis but ``axes`` (ascending) reduced to its first index: shape ``[size of each axis]``.
+
+    An axis that is dropped may be empty (no region was found in the example image): labels do not vary along it.
+    """
+    shape, stride = system.shape, system.stride()
+    return system.as_strided([shape[a] for a in axes], [stride[a] for a in axes], system.storage_offset())
+
+
+def dropped(system: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
+    """The system without ``axes``, along which it does not vary."""
+    if keepdim:
+        shape = [1 if a in axes else n for a, n in enumerate(system.shape)]
+        return system.as_strided(shape, system.stride(), system.storage_offset())
+    return compressed(system, [a for a in range(system.dim()) if a not in axes])
 
 
 def narrowed(system: Tensor, touched: Sequence[int]) -> Tensor:

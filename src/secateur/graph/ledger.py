@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, compressed, fresh, varying
+from secateur.graph.labels import Labels, compressed, dropped, fresh, varying
 
 
 @dataclass(frozen=True)
@@ -259,9 +259,7 @@ class Ledger:
                 continue
             if len(rest) < len(own):
                 system = self.project(system, rest, batch)
-            for axis in sorted(gone, reverse=True):
-                system = system.narrow(axis, 0, 1) if keepdim else system.select(axis, 0)
-            left.append(system)
+            left.append(dropped(system, tuple(gone), keepdim))
         return tuple(left)
 
     def contract(

@@ -36,6 +36,8 @@ def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
         example_inputs: the batch size counts; use a batch of one for the usual figure.
     """
     args, kwargs = as_call(example_inputs)
+    # The counter hangs a hook on whatever needs a gradient, and fails on a view of a parameter that is handed on.
+    trained = [p for p in model.parameters() if p.requires_grad]
     fastpath = torch.backends.mha.get_fastpath_enabled()
     counter = FlopCounterMode(display=False)
     try:
@@ -49,7 +51,11 @@ def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
             warnings.simplefilter("ignore")
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
             stack.enter_context(counter)
+            for p in trained:
+                p.requires_grad_(False)
             model(*args, **kwargs)
     finally:
+        for p in trained:
+            p.requires_grad_(True)
         torch.backends.mha.set_fastpath_enabled(fastpath)
     return counter.get_total_flops() // 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from secateur.graph.labels import Labels, compressed, varying
 from secateur.graph.rules import experts
 from secateur.graph.rules.registry import rule
@@ -21,23 +23,51 @@ def embedding(run, func, args, kwargs, out) -> None:
     run.set(out, Labels(tuple(systems), False))
 
 
+def _consumed(indices: list) -> int | None:
+    """How many leading axes an index stands for, a mask for as many as it has; ``None`` if it leaves one out."""
+    given = [item for item in indices if item is not None]
+    if any(item is None for item in indices[: len(given)]):
+        return None
+    return sum(item.dim() if item.dtype in (torch.bool, torch.uint8) else 1 for item in given)
+
+
 @rule("index", "_unsafe_index")
 def index(run, func, args, kwargs, out) -> None:
+    """Rows picked by index: what the axes behind them carry passes."""
     x, indices = args[0], args[1]
-    looked_up = [i for i, item in enumerate(indices) if item is not None]
-    labels, systems = run.labels(x), []
-    leading = looked_up == list(range(len(looked_up)))
+    labels, systems, consumed = run.labels(x), [], _consumed(indices)
     for system in labels.systems:
         own = varying(system)
-        if looked_up == [0] and own == (0,) and experts.looked_up(run, system, 0, indices[0]):
+        if consumed == 1 and own == (0,) and experts.looked_up(run, system, 0, indices[0]):
             continue
-        if leading and not set(own) & set(looked_up):
-            tail = system.select(0, 0)
-            for _ in looked_up[1:]:
-                tail = tail.select(0, 0)
-            systems.append(tail.expand(out.shape))
+        if consumed is not None and all(axis >= consumed for axis in own):
+            systems.append(compressed(system, range(consumed, x.dim())).expand(out.shape))
         else:
             run.ledger.lock_systems([system], f"looked up by index in {run.where(func)}")
     for item in tensors(indices):
         run.ledger.lock_systems(run.labels(item).systems, f"used as an index in {run.where(func)}")
     run.set(out, Labels(tuple(systems), labels.is_weight))
+
+
+@rule("index_put", "_index_put_impl")
+def index_put(run, func, args, kwargs, out) -> None:
+    """Rows written by index: what lies on the axes behind them meets what was there."""
+    x, indices, values = args[:3]
+    consumed, where = _consumed(indices), run.where(func)
+    for item in tensors(indices):
+        run.ledger.lock_systems(run.labels(item).systems, f"used as an index in {where}")
+    behind = x.dim() - (consumed or 0)
+    lead = values.dim() - behind
+    written = []
+    for system in run.labels(values).systems:
+        if consumed is not None and lead >= 0 and all(axis >= lead for axis in varying(system)):
+            written.append(compressed(system, range(lead, values.dim())).expand(x.shape))
+        else:
+            run.ledger.lock_systems([system], f"written by index in {where}")
+    if consumed is None:
+        run.ledger.lock_systems(run.labels(x).systems, f"written by index in {where}")
+        return
+    # Rows are written into; along the indexed axes nothing is known of the values.
+    shape = (*(1,) * consumed, *(values.shape[max(lead, 0) :] if lead >= 0 else (1,) * behind))
+    operands = [(run.labels(x), tuple(x.shape)), (Labels(tuple(written)), shape)]
+    run.set(out, Labels(run.ledger.meet(operands, x.shape, where)))
