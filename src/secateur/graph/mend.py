@@ -117,7 +117,7 @@ class Mender:
     def _several(self, index: int, path: str) -> Iterator[list[Literal]]:
         """All sizes of a split at once: a list in one attribute, or an attribute for every piece."""
         operation = self.recorded.operations[index]
-        if len(operation.shapes) < 2:
+        if len(operation.shapes) < 2 or operation.name not in DIVIDING:
             return
         module = self.recorded.skeleton.get_submodule(path)
         for axis in range(len(operation.shapes[0])):

@@ -143,9 +143,12 @@ class Prober:
     def _proposals(self, failure: Failure) -> Iterator[tuple[bool, _Findings]]:
         """From what costs no freedom (literals alone) to what costs some."""
         findings, window = self.findings, self.mender.window(failure.index)
+        seen = set()
         for index in window:
             for literals in self.mender.literals(index, findings.classes, findings.literals):
-                yield True, findings.bind(literals)
+                if (key := self._key(literals)) not in seen:
+                    seen.add(key)
+                    yield True, findings.bind(literals)
         tried = 0
         for index in window:
             for ties in self.mender.couplings(index, findings.classes):
@@ -155,6 +158,11 @@ class Prober:
                 yield False, tied
                 for literals in self.mender.literals(index, tied.classes, tied.literals):
                     yield False, tied.bind(literals)
+
+    def _key(self, literals: list[Literal]) -> tuple:
+        """Literals that say the same have the same key, whichever operation they were read off."""
+        lines = self.findings.classes.lines
+        return tuple((x.module, x.attribute, x.index, *(a.tobytes() for a in lines(x.axis))) for x in literals)
 
     # -- locking --------------------------------------------------------------------------------------------------
 
