@@ -114,7 +114,7 @@ def build(name: str) -> tuple[nn.Module, Any]:
     # Both draw their weights by a slow truncated normal unless they are told not to.
     model = maker(**({"init_weights": False} if short in ("googlenet", "inception_v3") else {})).eval()
     if part == "video":
-        size = 224 if short.startswith(("mvit", "swin")) else 112
+        size = 224 if short.startswith(("mvit", "swin", "s3d")) else 112
         return model, torch.randn(1, 3, 16, size, size, generator=generator)
     if part == "optical_flow":
         return model, tuple(torch.randn(1, 3, 128, 128, generator=generator) for _ in range(2))

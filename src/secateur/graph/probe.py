@@ -173,6 +173,9 @@ class Prober:
         kind = self.mender.kind(operation.module).__name__
         where = f"{kind} [{failure.line}]" if failure.line else operation.module or "the model"
         reason = f"the code of {where} does not follow a cut: {failure.what}"
+        if self.recorded.ledger.count > len(self.findings.classes.of):
+            # Proposals have brought new labels: of single axes of a layout, say.
+            self.findings = self.findings.lock([])
         if failure.number and (found := self._without(failure, reason)) is not None:
             return found
         partial = []
