@@ -87,19 +87,24 @@ class Classes:
         """Choose the axis of every grid; those that a product of activations constrains choose first."""
         if not self._ledger.grids:
             return
-        parent: dict[int, int] = {}
-        locked = {int(c) for c in np.flatnonzero(self.locked)}
-
-        def root(c: int) -> int:
-            while parent.get(c, c) != c:
-                parent[c] = parent.get(parent[c], parent[c])
-                c = parent[c]
-            return c
+        parent = np.arange(len(self.locked))
+        locked = self.locked.copy()
 
         def roots(labels: Array) -> Array:
             classes = self.of[labels]
-            distinct, inverse = np.unique(classes, return_inverse=True)
-            return np.array([root(int(c)) for c in distinct])[inverse].reshape(classes.shape)
+            while not np.array_equal(above := parent[classes], classes):
+                classes = above
+            return classes
+
+        def unite(one: Array, other: Array) -> None:
+            if not len(one):
+                return
+            a, b = roots(one), roots(other)
+            nodes, inverse = np.unique(np.concatenate([a, b]), return_inverse=True)
+            _, component = _components(len(nodes), inverse[: len(a)], inverse[len(a) :])
+            _, first = np.unique(component, return_index=True)
+            parent[nodes] = nodes[first][component]
+            locked[nodes[first]] |= np.bincount(component, locked[nodes], len(first)) > 0
 
         chosen_heads: list[Array] = []
         grids = sorted(self._ledger.grids.values(), key=lambda g: not g.batch_axes)
@@ -119,30 +124,24 @@ class Classes:
                     pairs.append((raw[:, :1].repeat(rows.shape[1], 1).ravel(), rows.ravel()))
                 else:
                     self.locks.append((child.ravel(), "the other axis of a grid that is cut along its units"))
-                    locked.update(int(c) for c in np.unique(roots(child)))
+                    locked[roots(child)] = True
             for one, other in pairs:
                 keep = (one > 0) & (other > 0)
                 fixed = np.concatenate([one[(other == 0) & (one > 0)], other[(one == 0) & (other > 0)]])
                 if len(fixed):
                     self.locks.append((fixed, "lies beside a fixed index"))
-                    locked.update(int(c) for c in np.unique(roots(fixed)))
+                    locked[roots(fixed)] = True
                 one, other = one[keep], other[keep]
                 self._ties.append((one, other))
                 layout = " x ".join(str(n) for n in labels.shape)
                 self.grid_ties.append((one, other, f"layout {layout} in {grid.where}"))
-                ends = np.unique(np.stack([self.of[one], self.of[other]]), axis=1)
-                for x, y in ends.T:
-                    rx, ry = root(int(x)), root(int(y))
-                    if rx != ry:
-                        parent[ry] = rx
-                        if ry in locked:
-                            locked.add(rx)
+                unite(one, other)
         self._close()
         for labels in chosen_heads:
             self.heads.update(int(c) for c in np.unique(self.of[labels[labels > 0]]))
 
     @staticmethod
-    def _worth(grid: Grid, axis: int, classes: Array, projections: list, locked: set[int]) -> tuple[bool, int]:
+    def _worth(grid: Grid, axis: int, classes: Array, projections: list, locked: Array) -> tuple[bool, int]:
         """How many units are left if the grid is cut along this axis; a head comes before anything else."""
         lines = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
         distinct, inverse = np.unique(lines, return_inverse=True)
@@ -150,7 +149,7 @@ class Classes:
         count, rows = len(distinct), lines.shape[0]
         a = [np.repeat(np.arange(rows), lines.shape[1])]
         b = [inverse.ravel() + rows]
-        bad = [count_index + rows for count_index, c in enumerate(distinct) if int(c) in locked]
+        bad = [np.flatnonzero(locked[distinct]) + rows]
         total = rows + count
         for axes, _, child_roots in projections:
             if axis in axes:
@@ -158,11 +157,11 @@ class Classes:
                 found, position = np.unique(child, return_inverse=True)
                 a.append(np.repeat(np.arange(rows), child.shape[1]))
                 b.append(position.ravel() + total)
-                bad += [i + total for i, c in enumerate(found) if int(c) in locked]
+                bad.append(np.flatnonzero(locked[found]) + total)
                 total += len(found)
         _, component = _components(total, np.concatenate(a), np.concatenate(b))
-        free = set(component[:rows]) - set(component[bad])
-        return (bool(free) and axis in grid.batch_axes, len(free))
+        free = np.setdiff1d(component[:rows], component[np.concatenate(bad)])
+        return (len(free) > 0 and axis in grid.batch_axes, len(free))
 
     # -- extents --------------------------------------------------------------------------------------------------
 
