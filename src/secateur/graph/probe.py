@@ -6,8 +6,9 @@ What nothing carries further is locked, with the line of the code.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -21,6 +22,9 @@ from secateur.graph.ledger import Literal
 from secateur.graph.mend import DIVIDING, Mender, Tie
 
 _MOST_ROUNDS = 200
+#: How many dry runs may be spent on looking for the best way, without numbers and on real tensors, where each takes as
+#: long as the model. After that, what fails is locked without a search, so that no model takes for ever.
+_MOST_RUNS = {True: 2000, False: 30}
 #: How many pairs of widths are tried at one failure: each asks for new classes and a dry run.
 _MOST_COUPLINGS = 24
 
@@ -38,12 +42,15 @@ class _Findings:
     ties: tuple[Tie, ...]
     locks: tuple[Lock, ...]
     settled: tuple[Classes, list[Group], np.ndarray]
+    spent: Counter[str]
     runs: dict[int, Failure | None] = field(default_factory=dict)
 
     @classmethod
-    def settle(cls, recorded: Capture, literals: tuple[Literal, ...], ties: tuple, locks: tuple) -> _Findings:
+    def settle(
+        cls, recorded: Capture, literals: tuple[Literal, ...], ties: tuple, locks: tuple, spent: Counter[str]
+    ) -> _Findings:
         classes = Classes(recorded.ledger, locks, ties)
-        return cls(recorded, literals, ties, locks, (classes, *build_groups(recorded.ledger, classes)))
+        return cls(recorded, literals, ties, locks, (classes, *build_groups(recorded.ledger, classes)), spent)
 
     @property
     def classes(self) -> Classes:
@@ -60,17 +67,18 @@ class _Findings:
 
     def bind(self, literals: list[Literal]) -> _Findings:
         """More literals: classes stay as they are."""
-        return _Findings(self.recorded, (*self.literals, *literals), self.ties, self.locks, self.settled)
+        return _Findings(self.recorded, (*self.literals, *literals), self.ties, self.locks, self.settled, self.spent)
 
     def tie(self, ties: list[Tie]) -> _Findings:
-        return self.settle(self.recorded, self.literals, (*self.ties, *ties), self.locks)
+        return self.settle(self.recorded, self.literals, (*self.ties, *ties), self.locks, self.spent)
 
     def lock(self, locks: list[Lock]) -> _Findings:
-        return self.settle(self.recorded, self.literals, self.ties, (*self.locks, *locks))
+        return self.settle(self.recorded, self.literals, self.ties, (*self.locks, *locks), self.spent)
 
     def dry_run(self, seed: int) -> Failure | None:
         """Cut at random and run; what came of it is remembered."""
         if seed not in self.runs:
+            self.spent["runs"] += 1
             self.runs[seed] = dry_run(self.recorded, RandomCut(*self.settled, seed), list(self.literals))
         return self.runs[seed]
 
@@ -101,12 +109,12 @@ class Prober:
     def __init__(self, recorded: Capture):
         self.recorded = recorded
         self.mender = Mender(recorded)
-        self.findings = _Findings.settle(recorded, tuple(recorded.ledger.literals), (), ())
+        self.findings = _Findings.settle(recorded, tuple(recorded.ledger.literals), (), (), Counter())
 
     def run(self) -> Settled:
         # A group of two is cut in every second run only, so that two of them do not always lose alike.
         mended = self._delicate() or any(g.width == 2 and not g.locked for g in self.findings.groups)
-        for _ in range(_MOST_ROUNDS):
+        for _ in range(_MOST_ROUNDS if self.recorded.on_meta else 2 * _MOST_RUNS[False]):
             if not self.findings.free:
                 break
             # Code that followed the first cut without help follows the second; mended code has to show it twice.
@@ -124,13 +132,17 @@ class Prober:
         """The proposal that carries furthest, among literals if one does; of equal ones the first."""
         best: _Findings | None = None
         for literal, proposal in self._proposals(failure):
-            if best is not None and not literal:
+            if self._hurried or (best is not None and not literal):
                 break
             if proposal.passes(failure.index) and (best is None or proposal.reach > best.reach):
                 best = proposal
             if best is not None and best.reach == len(self.recorded.operations):
                 break
         return best
+
+    @property
+    def _hurried(self) -> bool:
+        return self.findings.spent["runs"] >= _MOST_RUNS[self.recorded.on_meta]
 
     def _delicate(self) -> bool:
         """Whether the code divides axes by numbers of its own, which one random cut may happen to suit."""
@@ -176,11 +188,11 @@ class Prober:
         if self.recorded.ledger.count > len(self.findings.classes.of):
             # Proposals have brought new labels: of single axes of a layout, say.
             self.findings = self.findings.lock([])
-        if failure.number and (found := self._without(failure, reason)) is not None:
+        if failure.number and not self._hurried and (found := self._without(failure, reason)) is not None:
             return found
         partial = []
         for labels in self.mender.single_axes(failure.index):
-            if len(free := self._free(labels)):
+            if not self._hurried and len(free := self._free(labels)):
                 locked = self.findings.lock([(free, reason)])
                 if locked.passes(failure.index):
                     partial.append(locked)
@@ -205,9 +217,16 @@ class Prober:
 
         def guilty(some: list[int]) -> bool:
             cuts = (RandomCut(classes, groups, group_of, seed, set(some)) for seed in (0, 1))
+            self.findings.spent["runs"] += 2
             found = [dry_run(self.recorded, cut, literals) for cut in cuts]
             return any(f is not None and f.number and f.index == failure.index for f in found)
 
+        middle = len(suspects) // 2
+        if not self.recorded.on_meta and middle and guilty(suspects[:middle]) and guilty(suspects[middle:]):
+            # Whatever is cut, the number is another: it was worked out of values, not of a size.
+            operations = self.recorded.operations
+            operations[failure.index] = replace(operations[failure.index], numbers=())
+            return self.findings.bind([])
         while len(suspects) > 1:
             half = suspects[: len(suspects) // 2]
             suspects = half if guilty(half) else suspects[len(suspects) // 2 :]
