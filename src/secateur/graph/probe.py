@@ -24,7 +24,7 @@ from secateur.graph.mend import DIVIDING, Mender, Tie
 _MOST_ROUNDS = 200
 #: How many dry runs may be spent on looking for the best way, without numbers and on real tensors, where each takes as
 #: long as the model. After that, what fails is locked without a search, so that no model takes for ever.
-_MOST_RUNS = {True: 2000, False: 30}
+_MOST_RUNS = {True: 2000, False: 20}
 #: How many pairs of widths are tried at one failure: each asks for new classes and a dry run.
 _MOST_COUPLINGS = 24
 
@@ -188,6 +188,8 @@ class Prober:
         if self.recorded.ledger.count > len(self.findings.classes.of):
             # Proposals have brought new labels: of single axes of a layout, say.
             self.findings = self.findings.lock([])
+        if failure.number and self._hurried and not self.recorded.on_meta:
+            return self._without_numbers(failure)
         if failure.number and not self._hurried and (found := self._without(failure, reason)) is not None:
             return found
         partial = []
@@ -216,17 +218,16 @@ class Prober:
         literals = list(self.findings.literals)
 
         def guilty(some: list[int]) -> bool:
-            cuts = (RandomCut(classes, groups, group_of, seed, set(some)) for seed in (0, 1))
-            self.findings.spent["runs"] += 2
+            seeds = (0, 1) if self.recorded.on_meta else (0,)
+            cuts = (RandomCut(classes, groups, group_of, seed, set(some)) for seed in seeds)
+            self.findings.spent["runs"] += len(seeds)
             found = [dry_run(self.recorded, cut, literals) for cut in cuts]
             return any(f is not None and f.number and f.index == failure.index for f in found)
 
         middle = len(suspects) // 2
         if not self.recorded.on_meta and middle and guilty(suspects[:middle]) and guilty(suspects[middle:]):
             # Whatever is cut, the number is another: it was worked out of values, not of a size.
-            operations = self.recorded.operations
-            operations[failure.index] = replace(operations[failure.index], numbers=())
-            return self.findings.bind([])
+            return self._without_numbers(failure)
         while len(suspects) > 1:
             half = suspects[: len(suspects) // 2]
             suspects = half if guilty(half) else suspects[len(suspects) // 2 :]
@@ -242,6 +243,13 @@ class Prober:
         return self.findings.lock(
             [(np.flatnonzero(np.isin(classes.of, np.flatnonzero(group_of == suspects[0]))), reason)]
         )
+
+    def _without_numbers(self, failure: Failure) -> _Findings:
+        """Do not hold the numbers of a module against a cut: they follow the values; verification judges them."""
+        operations = self.recorded.operations
+        module = operations[failure.index].module
+        operations[:] = [replace(o, numbers=()) if o.module == module else o for o in operations]
+        return self.findings.bind([])
 
     def _parameters(self, modules: set[str]) -> np.ndarray:
         inside = [a for a in self.recorded.ledger.axes if a.tensor.rpartition(".")[0] in modules]
