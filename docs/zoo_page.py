@@ -153,6 +153,8 @@ def _top(result: Mapping[str, Any]) -> list[str]:
         f"Measured {protocol['date']}{commit} on {hardware['cpu']} ({hardware['cores']} cores"
         f"{memory}; threads: {protocol['threads']}; load average {loads}), median of {protocol['repeats']}. "
         f"Versions: {versions}.",
+        # A result that was put together from several runs says how.
+        *([f"Put together: {protocol['how']}."] if "how" in protocol else []),
         "",
         "```",
         protocol["reproduce"],
