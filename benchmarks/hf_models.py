@@ -26,6 +26,15 @@ _DECODER = {
     "eos_token_id": 2,
 }
 
+_VISION = {
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
 #: Name: (class of the configuration, class of the model, arguments of the configuration, kind of input).
 FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "bert": ("BertConfig", "BertForSequenceClassification", _ENCODER, "text"),
@@ -121,14 +130,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "CLIPModel",
         {
             "text_config": {**_ENCODER, "eos_token_id": 2, "bos_token_id": 1, "pad_token_id": 0},
-            "vision_config": {
-                "hidden_size": 64,
-                "num_attention_heads": 4,
-                "intermediate_size": 128,
-                "num_hidden_layers": 2,
-                "image_size": 32,
-                "patch_size": 8,
-            },
+            "vision_config": _VISION,
             "projection_dim": 32,
         },
         "text-and-image",
@@ -136,14 +138,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "vit": (
         "ViTConfig",
         "ViTForImageClassification",
-        {
-            "hidden_size": 64,
-            "num_attention_heads": 4,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "image_size": 32,
-            "patch_size": 8,
-        },
+        _VISION,
         "image",
     ),
     "swin": (
