@@ -85,6 +85,7 @@ def model_row(name: str, events: Sequence[Event]) -> dict[str, Any]:
     turns = [e for e in events if e["event"] == "ours-done" and "seconds" in e]
     peer_turns = [e for e in events if e["event"] == "peer-done" and "seconds" in e]
     proof = next((e for e in reversed(events) if e["event"] == "proof-done"), None)
+    restored = next((e for e in events if e["event"] == "restore-done"), None)
     status, error = _ours_status(events, proof)
     peer_status, peer_error = _side(events, "peer")
     first: Event = turns[0] if turns else {}
@@ -94,6 +95,8 @@ def model_row(name: str, events: Sequence[Event]) -> dict[str, Any]:
         "ours_error": error,
         "traced": any(e["event"] == "ours-traced" for e in events),
         "ours_max_error": proof["max_error"] if proof else None,
+        "restored": restored["restored"] if restored else None,
+        "restore_error": restored["error"] if restored else None,
         "ours_macs_ratio": first.get("macs_ratio"),
         "ours_macs_foretold": first.get("macs_foretold"),
         "ours_params_ratio": first.get("params_ratio"),
@@ -129,6 +132,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "traced": sum(r["traced"] for r in rows),
         **counts,
         "reached_half": sum(r["reached_half"] and r["ours_status"] == "exact" for r in rows),
+        "restored": sum(bool(r["restored"]) for r in rows),
         "peer_pruned": sum(r["peer_status"] == "pruned" for r in rows),
         "compared": len(compared),
         "geomean_speedup": geomean(r["ratio"] for r in compared),

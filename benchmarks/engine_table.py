@@ -51,7 +51,8 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     console.print(
         f"of {total} models: traced {result['traced']}, exact {result['exact']} (half of the MACs or less: "
         f"{result['reached_half']}), wrong {result['wrong']}, unchanged {result['unchanged']}, "
-        f"crashed {result['crashed']}, hung {result['hung']}; the peer pruned {result['peer_pruned']}"
+        f"crashed {result['crashed']}, hung {result['hung']}; saved and restored into a fresh instance "
+        f"{result['restored']}; the peer pruned {result['peer_pruned']}"
     )
     if result["geomean_speedup"] is not None:
         console.print(

@@ -13,17 +13,19 @@ import math
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.engine_contestants import Ours, peer, peer_importance, ready_for_peer, tiny
 from benchmarks.zoo import build, counts_vary, output_layers, output_shapes
-from secateur import Plan, PruningGraph, verify
+from secateur import Plan, PruningGraph, cut, load, save, verify
 from secateur.measure import count_macs, count_parameters
+from secateur.measure.inputs import as_call, tensors_in
 
 
 def timed(job: Callable[[], Any]) -> dict[str, float]:
@@ -49,6 +51,7 @@ def what_was_cut(graph: PruningGraph, plan: Plan) -> dict[str, Any]:
     units = {kind: {"cut": 0, "of": 0} for kind in ("channel", "head")}
     touched = 0
     for group in plan.groups:
+        units.setdefault(group.kind, {"cut": 0, "of": 0})
         units[group.kind]["cut"] += group.width - group.kept
         units[group.kind]["of"] += group.width
         touched += group.kept < group.width
@@ -106,6 +109,7 @@ class Worker:
                 going.remove("peer")
         if plan is not None:
             self.prove(plan)
+            self.restore(plan)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform != "darwin" else 2**20)
         self.say("end", load=list(os.getloadavg()), memory_mib=peak)
 
@@ -180,6 +184,34 @@ class Worker:
             error = "the outputs are empty, so nothing was compared"
         figure = None if error else proof.max_error
         self.say("proof-done", exact=proof.exact, max_error=figure, outputs=proof.outputs, error=error)
+
+    def restore(self, plan: Plan) -> None:
+        """Save the cut network with weights that no fresh instance has, load it into one, and compare."""
+        gc.collect()
+        self.say("restore-start")
+        try:
+            small = cut(self.model, plan)
+            held = {name: t for name, t in small.state_dict().items() if isinstance(t, Tensor)}
+            with torch.no_grad():
+                for t in {t.data_ptr(): t for t in held.values() if t.is_floating_point()}.values():
+                    t.mul_(0.5)
+            with tempfile.TemporaryDirectory() as folder:
+                save(small, folder)
+                again = load(folder, model=build(self._name)[0])
+            found = {name: t for name, t in again.state_dict().items() if isinstance(t, Tensor)}
+            same = found.keys() == held.keys() and all(_alike(t, found[name]) for name, t in held.items())
+            args, kwargs = as_call(self.inputs)
+            with torch.no_grad():
+                outputs = [list(tensors_in(network.eval()(*args, **kwargs))) for network in (small, again)]
+            same = same and len(outputs[0]) == len(outputs[1]) and all(map(_alike, *outputs))
+        except Exception as error:
+            self.say("restore-done", restored=False, error=brief(error))
+            return
+        self.say("restore-done", restored=same, error=None if same else "tensors differ")
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
 def warm_up_ours() -> None:

@@ -75,6 +75,15 @@ def test_ours_is_wrong_unless_it_is_proven():
     assert model_row("m", [_ours(1), _peer(1, 0), unproven])["ratio"] is None
 
 
+def test_a_network_that_came_back_is_counted():
+    back = {"event": "restore-done", "restored": True, "error": None}
+    lost = {"event": "restore-done", "restored": False, "error": "tensors differ"}
+    rows = [model_row("m", [_ours(1), PROVEN, *more]) for more in ([back], [lost], [])]
+    assert [r["restored"] for r in rows] == [True, False, None]
+    assert rows[1]["restore_error"] == "tensors differ"
+    assert summary(rows)["restored"] == 1
+
+
 def test_a_proof_that_never_ends_is_no_proof():
     late = model_row("m", [_ours(1), _peer(1, 0), {"event": "proof-hung", "bound_s": 600.0}])
     assert (late["ours_status"], late["ours_error"]) == ("hung", "the proof: no end after 600 s")
