@@ -108,19 +108,29 @@ def plain_settings(model: nn.Module) -> nn.Module:
     ``model``.
     """
     for module in model.modules():
-        config = module.__dict__.get("config")
-        if config is None:
-            continue
-        if getattr(config, "use_cache", False) is True:
-            config.use_cache = False
-        if getattr(config, "_experts_implementation", None) is not None:
-            config._experts_implementation = "batched_mm"
+        plain_module(module)
     return model
+
+
+def plain_module(module: nn.Module) -> None:
+    """What :func:`plain_settings` does to one module."""
+    config = module.__dict__.get("config")
+    if config is None:
+        return
+    if getattr(config, "use_cache", False) is True:
+        config.use_cache = False
+    if getattr(config, "_experts_implementation", None) is not None:
+        config._experts_implementation = "batched_mm"
 
 
 def adapt(model: nn.Module) -> nn.Module:
     """Replace, in place, what keeps widths apart only by coincidence. Returns ``model``."""
     for module in model.modules():
-        if type(module) is nn.MultiheadAttention:
-            SlimMultiheadAttention.adopt(module)
+        adapt_module(module)
     return model
+
+
+def adapt_module(module: nn.Module) -> None:
+    """What :func:`adapt` does to one module."""
+    if type(module) is nn.MultiheadAttention:
+        SlimMultiheadAttention.adopt(module)

@@ -22,6 +22,8 @@ _WRAPPERS = {
     "FullyShardedDataParallel": "module",
 }
 _MOST_NAMES = 3
+#: Types of tensors with nothing odd about them.
+_PLAIN = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 
 
 def check_model(model: Any) -> None:
@@ -113,6 +115,8 @@ def _text(value: Any) -> str:
 def oddity(tensor: Tensor) -> str:
     """What keeps a parameter or buffer from being cut; empty for real floating-point numbers, and for buffers of
     whole numbers that are no weights (those are masks and indices, and carry no labels at all)."""
+    if tensor.dtype in _PLAIN and tensor.layout == torch.strided:
+        return ""
     kind = str(tensor.dtype).removeprefix("torch.")
     if tensor.is_quantized:
         return f"is quantised ({kind})"

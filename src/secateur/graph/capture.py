@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from secateur._errors import InputError
 from secateur.graph.admit import does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
-from secateur.graph.clone import tensors_of
-from secateur.graph.labels import FIXED, Labels, along, varying
+from secateur.graph.clone import Mould, tensors_of
+from secateur.graph.labels import FIXED, Labels, varying
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MADE, MetaMemory
@@ -76,8 +76,8 @@ class Capture:
         ledger: what was written down.
         operations: what ran, in order.
         entering: label systems that entered each module.
-        model: the model itself; the pass ran on a copy.
-        skeleton: that copy.
+        mould: the model, taken apart to be copied.
+        skeleton: the copy on which the pass ran.
         inputs: what it ran on.
         on_meta: without numbers.
         memory: results on the meta device.
@@ -88,7 +88,7 @@ class Capture:
     ledger: Ledger
     operations: list[Operation]
     entering: dict[str, list[Tensor]]
-    model: nn.Module
+    mould: Mould
     skeleton: nn.Module
     inputs: tuple[tuple, dict]
     on_meta: bool
@@ -272,7 +272,7 @@ class Run(Dispatch):
                 tuple([getattr(t, _ATTRIBUTE, FIXED).systems for t in outs]),
                 tuple([s for systems in carried for s in systems]),
                 numbers(func, args, kwargs),
-                span(func, args, kwargs) if name == "slice" else None,
+                span(func, args, kwargs) if name == "slice" and argument(func, args, kwargs, "step", 1) == 1 else None,
                 tuple(self._expected),
             )
         )
@@ -287,15 +287,27 @@ class Run(Dispatch):
 
 def label_parameters(ledger: Ledger, skeleton: nn.Module) -> None:
     """Fresh labels for every axis of every parameter and floating-point buffer that is longer than one."""
-    for name, tensor in (item for kind in tensors_of(skeleton) for item in kind.items()):
-        systems = []
-        odd = oddity(tensor)
-        for axis, size in enumerate(tensor.shape):
-            if size > 1 and (tensor.is_floating_point() or odd):
-                ledger.axes.append(ParameterAxis(name, axis, ledger.count, size))
-                systems.append(along(axis, tensor.shape, ledger.take(size)))
-        if odd:
-            ledger.lock_systems(systems, f"meets {name}, which {odd}")
+    held = [item for kind in tensors_of(skeleton) for item in kind.items()]
+    odd = {name: reason for name, tensor in held if (reason := oddity(tensor))}
+    labelled = [item for item in held if item[1].is_floating_point() or item[0] in odd]
+    # One run of labels for all of them: hundreds of small tensors would take longer.
+    first = ledger.count
+    labels = ledger.take(sum(n for _, tensor in labelled for n in tensor.shape if n > 1))
+    weight = Labels(is_weight=True)
+    for _, tensor in held:
+        setattr(tensor, _ATTRIBUTE, weight)
+    start = 0
+    for name, tensor in labelled:
+        shape, systems = tensor.shape, []
+        for axis, size in enumerate(shape):
+            if size > 1:
+                ledger.axes.append(ParameterAxis(name, axis, first + start, size))
+                stride = [0] * len(shape)
+                stride[axis] = 1
+                systems.append(labels.as_strided(shape, stride, start))
+                start += size
+        if name in odd:
+            ledger.lock_systems(systems, f"meets {name}, which {odd[name]}")
         setattr(tensor, _ATTRIBUTE, Labels(tuple(systems), is_weight=True))
 
 
@@ -318,11 +330,12 @@ def capture(model: nn.Module, example_inputs: Any) -> Capture:
 
 
 def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Capture:
+    mould = Mould(model)
     if on_meta:
-        skeleton = skeleton_of(model, without_numbers)
+        skeleton = skeleton_of(mould, without_numbers)
         inputs = map_tensors(call, lambda t: without_numbers("", t.detach()))
     else:
-        skeleton = skeleton_of(model, lambda _, t: t)
+        skeleton = skeleton_of(mould, lambda _, t: t)
         device = next((p.device for p in skeleton.parameters()), torch.device("cpu"))
         inputs = map_tensors(call, lambda t: t.detach().to(device))
     ledger, memory = Ledger(), MetaMemory(on_meta)
@@ -342,5 +355,5 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
         ledger.lock_systems(run.labels(tensor).systems, "reaches the model's output")
     lock_marked(run, skeleton)
     return Capture(
-        ledger, run.operations, run.entering, model, skeleton, inputs, on_meta, memory, idle, run.trails.blocks()
+        ledger, run.operations, run.entering, mould, skeleton, inputs, on_meta, memory, idle, run.trails.blocks()
     )

@@ -35,6 +35,7 @@ _SHARED = frozenset(
         types.ModuleType,
     )
 )
+_FILLED_LATER = frozenset((OrderedDict, dict, set))
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
@@ -75,38 +76,67 @@ def copy_with(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.M
     The dense tensors are never copied. Tied tensors stay tied. Dictionaries of nothing but tensors are caches that the
     model filled when it ran (at other sizes, maybe), so the copy starts with empty ones.
     """
-    memo: dict[int, Any] = {}
-    parameters, buffers = tensors_of(model)
-    for name, parameter in parameters.items():
-        new = nn.Parameter(change(name, parameter.detach()), requires_grad=parameter.requires_grad)
-        for attribute, value in vars(parameter).items():
-            setattr(new, attribute, value)
-        memo[id(parameter)] = new
-    for name, buffer in buffers.items():
-        memo[id(buffer)] = change(name, buffer.detach())
-    originals = [module for _, module in modules_of(model)]
-    for module in originals:
-        memo[id(module)] = module.__class__.__new__(module.__class__)
+    return Mould(model).cast(change)[0]
+
+
+class Mould:
+    """A model taken apart once, to be copied many times."""
+
+    def __init__(self, model: nn.Module):
+        self._parameters, self._buffers = tensors_of(model)
+        self._modules = [_Part(module) for _, module in modules_of(model)]
+
+    def cast(self, change: Callable[[str, Tensor], Tensor]) -> list[nn.Module]:
+        """The modules of a copy (see :func:`copy_with`), the model itself first."""
+        memo: dict[int, Any] = {}
+        for name, parameter in self._parameters.items():
+            new = nn.Parameter(change(name, parameter.detach()), requires_grad=parameter.requires_grad)
+            if attributes := vars(parameter):
+                vars(new).update(attributes)
+            memo[id(parameter)] = new
+        for name, buffer in self._buffers.items():
+            memo[id(buffer)] = change(name, buffer.detach())
+        copies: list[nn.Module] = []
+        for part in self._modules:
+            kind = part.module.__class__
+            copies.append(kind.__new__(kind))
+            memo[id(part.module)] = copies[-1]
+            for name, value in part.other:
+                if isinstance(value, Tensor) and id(value) not in memo:
+                    memo[id(value)] = change(f"<attribute {name}>", value.detach())
+        for part, copy_of in zip(self._modules, copies):
+            target = copy_of.__dict__
+            target.update(part.shared)
+            for name, kind in part.empty:
+                target[name] = kind()
+            for name, held in part.held:
+                target[name] = {k: None if v is None else memo[id(v)] for k, v in held.items()}
+            for name, value in part.other:
+                target[name] = _copied(value, memo)
+        return copies
+
+
+class _Part:
+    """One module taken apart: what copies share, empty containers, registered tensors and modules, and the rest."""
+
+    __slots__ = ("empty", "held", "module", "other", "shared")
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.shared: dict[str, Any] = module.__dict__.copy()
+        self.empty: list[tuple[str, type]] = []
+        self.held: list[tuple[str, dict[str, Any]]] = []
+        self.other: list[tuple[str, Any]] = []
         for name, value in module.__dict__.items():
-            if isinstance(value, Tensor) and id(value) not in memo:
-                memo[id(value)] = change(f"<attribute {name}>", value.detach())
-    for module in originals:
-        _fill(memo[id(module)], module, memo)
-    return memo[id(model)]
-
-
-def _fill(new: nn.Module, module: nn.Module, memo: dict[int, Any]) -> None:
-    target = new.__dict__
-    for name, value in module.__dict__.items():
-        kind = type(value)
-        if kind in _SHARED:
-            target[name] = value
-        elif name in _REGISTRIES:
-            target[name] = {k: None if v is None else memo[id(v)] for k, v in value.items()}
-        elif (kind is OrderedDict or kind is dict) and not value:
-            target[name] = kind()
-        else:
-            target[name] = _copied(value, memo)
+            kind = type(value)
+            if kind in _SHARED:
+                continue
+            if kind in _FILLED_LATER and not value:
+                self.empty.append((name, kind))
+            elif name in _REGISTRIES:
+                self.held.append((name, value))
+            elif kind is not tuple or not _SHARED.issuperset(map(type, value)):
+                self.other.append((name, value))
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:

@@ -216,7 +216,7 @@ def dry_run(recorded: Capture, cut: RandomCut, literals: list[Literal]) -> Failu
             t = t.index_select(axis, torch.as_tensor(indices, device=t.device))
         return t
 
-    model = skeleton_of(recorded.model, shrink)
+    model = skeleton_of(recorded.mould, shrink)
     for literal in literals:
         value = cut.extent(literal.axis) * literal.factor
         sizes.write(model.get_submodule(literal.module), literal.attribute, value, literal.index)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateur.graph.adapters import adapt, plain_settings
-from secateur.graph.clone import copy_with, modules_of
+from secateur.graph.adapters import adapt_module, plain_module
+from secateur.graph.clone import Mould, modules_of
 
 _OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(__file__)), room) + os.sep for room in ("graph", "surgery"))
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -25,9 +25,24 @@ def is_model_code(file: str) -> bool:
     return not file.startswith((*_OURS, _TORCH, "<"))
 
 
-def skeleton_of(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.Module:
+def skeleton_of(mould: Mould, change: Callable[[str, Tensor], Tensor]) -> nn.Module:
     """The model's modules in evaluation mode with ``change(name, tensor)`` in place of every tensor."""
-    return plain_settings(adapt(copy_with(model, change))).eval()
+    modules = mould.cast(change)
+    for module in modules:
+        adapt_module(module)
+        plain_module(module)
+    return _in_evaluation(modules)
+
+
+def _in_evaluation(modules: list[nn.Module]) -> nn.Module:
+    """``eval()`` of the first of all modules, without its recursion where no module has an own way."""
+    for module in modules:
+        kind = type(module)
+        if kind.train is not nn.Module.train or kind.eval is not nn.Module.eval:
+            return modules[0].eval()
+    for module in modules:
+        module.__dict__["training"] = False
+    return modules[0]
 
 
 def without_numbers(name: str, tensor: Tensor) -> Tensor:
