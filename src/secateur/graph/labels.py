@@ -11,7 +11,6 @@ and PyTorch computes the index map.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,9 +37,30 @@ FIXED = Labels()
 UNIFORM = Labels(is_uniform=True)
 
 
+#: Where a system notes what was derived from it: it is asked for many times, and a system never changes.
+_VARYING = "_secateur_varying"
+_LINE = "_secateur_line"
+
+
 def varying(system: Tensor) -> tuple[int, ...]:
     """The axes along which a system is not constant."""
-    return tuple([i for i, (n, s) in enumerate(zip(system.shape, system.stride())) if s != 0 and n > 1])
+    own = getattr(system, _VARYING, None)
+    if own is None:
+        own = tuple([i for i, (n, s) in enumerate(zip(system.shape, system.stride())) if s != 0 and n > 1])
+        setattr(system, _VARYING, own)
+    return own
+
+
+def line(system: Tensor) -> Tensor:
+    """The labels of a system without the axes on which it is constant: ``[size of each axis that varies]``."""
+    own = varying(system)
+    if len(own) == system.dim():
+        return system
+    found = getattr(system, _LINE, None)
+    if found is None:
+        found = compressed(system, own)
+        setattr(system, _LINE, found)
+    return found
 
 
 def compressed(system: Tensor, axes: Sequence[int]) -> Tensor:
@@ -85,14 +105,14 @@ def settle(system: Tensor, shape: Sequence[int] | None = None) -> Tensor:
 
 def along(axis: int, shape: Sequence[int], labels: Tensor) -> Tensor:
     """A system of the given shape that varies along one axis only."""
-    view = [1] * len(shape)
-    view[axis] = shape[axis]
-    return labels.view(view).expand(tuple(shape))
+    stride = [0] * len(shape)
+    stride[axis] = labels.stride(0)
+    return labels.as_strided(tuple(shape), stride, labels.storage_offset())
 
 
-def size_of(shape: Sequence[int], axes: Sequence[int]) -> int:
-    """The number of elements that the given axes span."""
-    return math.prod(shape[a] for a in axes)
+def spread(system: Tensor, shape: Sequence[int]) -> Tensor:
+    """The system of what the tensor becomes where it broadcasts to ``shape``."""
+    return system if system.shape == shape else system.expand(shape)
 
 
 def fresh(start: int, count: int) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, compressed, dropped, fresh, varying
+from secateur.graph.labels import Labels, compressed, dropped, fresh, line, spread, varying
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,8 @@ class Literal:
 
 #: Reason of locks that go without saying: nobody expects to cut a 3x3 kernel to 2x3.
 KERNEL = "the taps of a kernel"
+#: Tied labels that are looked at in one go: many enough to be fast, few enough to take no room.
+_AT_ONCE = 1 << 18
 
 
 class Ledger:
@@ -105,15 +107,19 @@ class Ledger:
     def __init__(self) -> None:
         self.count = 1
         self.axes: list[ParameterAxis] = []
-        self.roles: dict[int, set[str]] = {}
         self.ties: list[tuple[Tensor, Tensor, str]] = []
-        self.locks: list[tuple[Tensor, str]] = []
         self.grids: dict[tuple, Grid] = {}
         self.terms: list[Term] = []
         self.sites: list[Site] = []
         self.literals: list[Literal] = []
         #: Of some labels at least so many have to stay, because the code chooses that many of them.
         self.leasts: list[tuple[Tensor, int]] = []
+        self._locks: list[tuple[Tensor, str]] = []
+        #: Ties that may contain a fixed index, and how many locks there were before each.
+        self._unexamined: list[tuple[Tensor, Tensor, str, int]] = []
+        self._unexamined_size = 0
+        self._roles: dict[int, set[str]] = {}
+        self._role_notes: list[tuple[Tensor, str]] = []
         self._projected: dict[tuple, tuple[Tensor, Tensor]] = {}
         #: Names the running operation.
         self.here: Callable[[], str] = str
@@ -131,14 +137,35 @@ class Ledger:
 
         ``where`` names the operation in which they meet.
         """
-        if a.data_ptr() == b.data_ptr() and a.stride() == b.stride():
+        if a is b or (a.data_ptr() == b.data_ptr() and a.stride() == b.stride()):
             return
-        a, b = a.reshape(-1), b.reshape(-1)
+        if a.dim() != 1:
+            a, b = a.reshape(-1), b.reshape(-1)
         self.ties.append((a, b, where))
-        for one, other in ((a, b), (b, a)):
-            met = one[other == 0]
-            if met.numel() and bool(met.any()):
-                self.lock(met, f"meets a fixed axis in {where}")
+        self._unexamined.append((a, b, where, len(self._locks)))
+        self._unexamined_size += a.numel()
+        if self._unexamined_size > _AT_ONCE:
+            self._examine()
+
+    def _examine(self) -> None:
+        """Lock what was tied to a fixed index. Hardly any tie has one, so many are looked at together."""
+        ties, self._unexamined, self._unexamined_size = self._unexamined, [], 0
+        if not ties or bool(torch.cat([t for a, b, _, _ in ties for t in (a, b)]).all()):
+            return
+        inserted = 0
+        for a, b, where, before in ties:
+            for one, other in ((a, b), (b, a)):
+                met = one[other == 0]
+                if bool(met.any()):
+                    # Where it would be had the tie been looked at at once: the first lock of a unit gives its reason.
+                    self._locks.insert(before + inserted, (met, f"meets a fixed axis in {where}"))
+                    inserted += 1
+
+    @property
+    def locks(self) -> list[tuple[Tensor, str]]:
+        """Labels that cannot be removed, and why."""
+        self._examine()
+        return self._locks
 
     def least(self, labels: Tensor, count: int) -> None:
         """At least ``count`` of these labels have to stay: units that are chosen by score, experts of a mixture."""
@@ -146,12 +173,25 @@ class Ledger:
 
     def lock(self, labels: Tensor, reason: str) -> None:
         """These labels cannot be removed."""
-        self.locks.append((labels.reshape(-1), reason))
+        self._locks.append((labels if labels.dim() == 1 else labels.reshape(-1), reason))
 
     def lock_systems(self, systems: Iterable[Tensor], reason: str) -> None:
         """Nothing that these systems describe can be removed."""
         for system in systems:
-            self.lock(compressed(system, varying(system)), reason)
+            self.lock(line(system), reason)
+
+    def role(self, labels: Tensor, name: str) -> None:
+        """Note that a contraction takes (``"in"``) or gives (``"out"``) the units of a weight's axis."""
+        self._role_notes.append((labels, name))
+
+    @property
+    def roles(self) -> dict[int, set[str]]:
+        """What contractions take and give: names by a label of the axis."""
+        for labels, name in self._role_notes:
+            if sample := int(labels.max()):
+                self._roles.setdefault(sample, set()).add(name)
+        self._role_notes.clear()
+        return self._roles
 
     # -- grids ----------------------------------------------------------------------------------------------------
 
@@ -208,6 +248,9 @@ class Ledger:
             The systems of the result.
         """
         shape = tuple(shape)
+        alike = self._meet_alike(operands, shape, where)
+        if alike is not None:
+            return alike
         result: list[Tensor] | None = None
         result_fixed: set[int] = set()
         for labels, own in operands:
@@ -215,7 +258,7 @@ class Ledger:
                 continue
             lead = len(shape) - len(own)
             wide = {lead + i for i, n in enumerate(own) if n > 1}
-            systems = [s.expand(shape) for s in labels.systems]
+            systems = [spread(s, shape) for s in labels.systems]
             spans = [set(varying(s)) for s in systems]
             fixed = wide.difference(*spans) if spans else wide
             if result is None:
@@ -226,9 +269,7 @@ class Ledger:
                 for t, other in zip(systems, spans):
                     common = tuple(sorted(span & other))
                     if common:
-                        a = compressed(self.project(s, common, batch), common)
-                        b = compressed(self.project(t, common, batch), common)
-                        self.tie(a, b, where)
+                        self.tie(line(self.project(s, common, batch)), line(self.project(t, common, batch)), where)
             self._meet_fixed(result, result_spans, fixed, where)
             self._meet_fixed(systems, spans, result_fixed, where)
             merged = list(result)
@@ -242,11 +283,22 @@ class Ledger:
             result_fixed = (result_fixed | wide) - covered
         return tuple(result or ())
 
+    def _meet_alike(self, operands: Sequence[tuple[Labels, Sequence[int]]], shape: tuple, where: str) -> tuple | None:
+        """:meth:`meet` where every operand varies along the same one axis: nearly always the channels."""
+        met = [(labels.systems, len(own)) for labels, own in operands if not labels.is_uniform]
+        places = {varying(ss[0])[0] - n if len(ss) == 1 and len(varying(ss[0])) == 1 else 0 for ss, n in met}
+        if len(places) != 1 or 0 in places:
+            return None
+        first = met[0][0]
+        for systems, _ in met[1:]:
+            self.tie(line(first[0]), line(systems[0]), where)
+        return first if first[0].shape == shape else (spread(first[0], shape),)
+
     def _meet_fixed(self, systems: list[Tensor], spans: list[set[int]], fixed: set[int], where: str) -> None:
         for s, span in zip(systems, spans):
             common = tuple(sorted(span & fixed))
             if common:
-                self.lock(compressed(self.project(s, common), common), f"meets a fixed axis in {where}")
+                self.lock(line(self.project(s, common)), f"meets a fixed axis in {where}")
 
     def reduce(self, systems: Iterable[Tensor], axes: Iterable[int], keepdim: bool, batch: bool = False) -> tuple:
         """What a sum over ``axes`` leaves over of the systems."""
@@ -287,9 +339,8 @@ class Ledger:
             own = varying(system)
             last = contracted - (dims - system.dim())
             role = "in" if own == (last,) else "out"
-            sample = int(compressed(system, own).reshape(-1).max()) if own else 0
-            if sample:
-                self.roles.setdefault(sample, set()).add(role)
+            if own:
+                self.role(line(system), role)
 
     @staticmethod
     def axis(systems: Iterable[Tensor], index: int, size: int) -> AxisRef:

@@ -30,9 +30,13 @@ def constant(run, func, args, kwargs, out) -> None:
 @rule("lerp", "addcmul", "addcdiv", "sub", "rsub", "bernoulli")
 def pointwise(run, func, args, kwargs, out) -> None:
     """Elements that meet are tied."""
-    inputs = list(tensors((args, kwargs)))
+    inputs = tensors((args, kwargs))
     labels = [run.labels(t) for t in inputs]
-    outs = list(tensors(out))
+    outs = tensors(out)
+    if len(inputs) == 1 and inputs[0].shape == outs[0].shape:
+        for t in outs:
+            run.set(t, labels[0])
+        return
     weight, uniform = all(own.is_weight for own in labels), all(own.is_uniform for own in labels)
     systems: tuple[Tensor, ...] = ()
     if any(own.systems for own in labels):

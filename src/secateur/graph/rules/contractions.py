@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, compressed, lift, on_channels, settle, varying
+from secateur.graph.labels import Labels, along, lift, line, on_channels, settle, varying
 from secateur.graph.ledger import KERNEL, AxisRef, Term
 from secateur.graph.rules.registry import argument, rule
 
@@ -67,36 +67,66 @@ def vector_product(run, func, args, kwargs, out) -> None:
     run.set(out, Labels(systems))
 
 
-def _plain(run, x: Tensor, weight: Tensor, bias: Tensor | None, channel: int, where: str, out: Tensor) -> bool:
+def _axes_of(weight: Labels) -> dict[int, Tensor]:
+    """The system of every axis of a weight; empty where one varies along several."""
+    spans = [varying(system) for system in weight.systems]
+    if any(len(own) != 1 for own in spans):
+        return {}
+    return {own[0]: system for own, system in zip(spans, weight.systems)}
+
+
+def _lock_kernel(run, axes: dict[int, Tensor]) -> None:
+    for axis, taps in axes.items():
+        if axis > 1:
+            run.ledger.lock(line(taps), KERNEL)
+
+
+def _dense(run, x: Tensor, weight: Tensor, bias: Tensor | None, channel: int, where: str, out: Tensor) -> bool:
     """The frequent case: channels in, a parameter, channels out. The same as the general case, in fewer steps."""
     ledger, given = run.ledger, run.labels(x).systems
-    if len(given) > 1 or channel != 1 or x.shape[1] < 2 or out.shape[1] < 2:
+    axes = _axes_of(run.labels(weight))
+    if len(given) > 1 or channel != 1 or 0 not in axes or 1 not in axes or (given and varying(given[0]) != (1,)):
         return False
-    axes = {own: s for s in run.labels(weight).systems if len(own := varying(s)) == 1}
-    if len(axes) != len(run.labels(weight).systems) or (0,) not in axes or (1,) not in axes:
-        return False
-    if given and varying(given[0]) != (1,):
-        return False
-    rows, columns = axes[0,], axes[1,]
-    outputs, inputs = compressed(rows, (0,)), compressed(columns, (1,))
-    for own, taps in axes.items():
-        if own[0] > 1:
-            ledger.lock(compressed(taps, own), KERNEL)
+    rows, columns = axes[0], axes[1]
+    outputs, inputs = line(rows), line(columns)
+    _lock_kernel(run, axes)
     if given:
-        ledger.tie(compressed(given[0], (1,)), inputs, where)
+        ledger.tie(line(given[0]), inputs, where)
     else:
         ledger.lock(inputs, f"meets a fixed axis in {where}")
-    ledger.roles.setdefault(int(outputs.max()), set()).add("out")
-    ledger.roles.setdefault(int(inputs.max()), set()).add("in")
+    ledger.role(outputs, "out")
+    ledger.role(inputs, "in")
     scale = math.prod(out.shape[2:]) * math.prod(weight.shape[2:])
     batch = (AxisRef(x.shape[0]),) if x.shape[0] > 1 else ()
     refs = (*batch, AxisRef(out.shape[1], ((rows, 0),)), AxisRef(x.shape[1], ((columns, 1),)))
     ledger.terms.append(Term(run.module, scale, refs))
     if bias is not None:
         for system in run.labels(bias).systems:
-            ledger.tie(outputs, compressed(system, (0,)), where)
-    view = (1, -1, *(1,) * (out.dim() - 2))
-    run.set(out, Labels((outputs.view(view).expand(out.shape),)))
+            ledger.tie(outputs, line(system), where)
+    run.set(out, Labels((along(1, out.shape, outputs),)))
+    return True
+
+
+def _depthwise(run, x: Tensor, weight: Tensor, bias: Tensor | None, channel: int, where: str, out: Tensor) -> bool:
+    """The other frequent case: every channel has a kernel of its own."""
+    ledger, given = run.ledger, run.labels(x).systems
+    if channel != 1 or weight.shape[0] != x.shape[1] or len(given) != 1 or varying(given[0]) != (1,):
+        return False
+    axes = _axes_of(run.labels(weight))
+    vector = run.labels(bias).systems if bias is not None else ()
+    if 0 not in axes or 1 in axes or (bias is not None and len(vector) != 1):
+        return False
+    channels = line(given[0])
+    _lock_kernel(run, axes)
+    ledger.role(line(axes[0]), "out")
+    ledger.tie(channels, line(axes[0]), where)
+    scale = math.prod(out.shape[2:]) * math.prod(weight.shape[2:])
+    ref = AxisRef(x.shape[1], ((given[0], 1),))
+    ledger.terms.append(Term(run.module, scale, (AxisRef(x.shape[0]), ref) if x.shape[0] > 1 else (ref,)))
+    run.counts("groups", "groups", ref)
+    for system in vector:
+        ledger.tie(channels, line(system), where)
+    run.set(out, run.labels(x) if x.shape == out.shape else Labels((along(1, out.shape, channels),)))
     return True
 
 
@@ -109,7 +139,8 @@ def convolution(run, func, args, kwargs, out) -> None:
     bias = argument(func, args, kwargs, "bias")
     where, ledger = run.where(func), run.ledger
     channel = x.dim() - (weight.dim() - 2) - 1
-    if groups == 1 and not transposed and _plain(run, x, weight, bias, channel, where, out):
+    short = _dense if groups == 1 else _depthwise if groups == x.shape[channel] else None
+    if short is not None and not transposed and short(run, x, weight, bias, channel, where, out):
         return
     lead = tuple(x.shape[:channel])
     inner, outer = x.shape[channel] // groups, out.shape[channel] // groups

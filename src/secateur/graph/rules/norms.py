@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.graph.labels import Labels, compressed, on_channels, settle, varying
+from secateur.graph.labels import Labels, compressed, line, on_channels, settle, varying
 from secateur.graph.ledger import Literal
 from secateur.graph.rules.registry import argument, rule
 from secateur.graph.trees import tensors
@@ -23,10 +23,11 @@ def batch_norm(run, func, args, kwargs, out) -> None:
     given = run.labels(x).systems
     if len(given) == 1 and varying(given[0]) == (channel,):
         # The frequent case, in fewer steps: every vector is tied to the channels.
-        own, where = compressed(given[0], (channel,)), run.where(func)
-        for vector in tensors(args[1:5]):
-            for system in run.labels(vector).systems:
-                run.ledger.tie(own, compressed(system, (0,)), where)
+        own, where, tie = line(given[0]), run.where(func), run.ledger.tie
+        for vector in args[1:5]:
+            if vector is not None:
+                for system in run.labels(vector).systems:
+                    tie(own, line(system), where)
         run.set(y, run.labels(x))
         return
     tail = (1,) * (x.dim() - channel - 1)

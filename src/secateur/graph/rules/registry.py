@@ -11,6 +11,7 @@ those of the results with ``run.set(tensor, labels)``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -79,14 +80,17 @@ def axes_of(dims: Any, ndim: int) -> list[int]:
     return [d % ndim for d in dims] if ndim else []
 
 
+@cache
+def _positions(func: Any) -> dict[str, int]:
+    return {slot.name: position for position, slot in enumerate(func._schema.arguments)}
+
+
 def argument(func: Any, args: tuple, kwargs: dict, name: str, default: Any = None) -> Any:
     """An argument by its name in the operation's schema, however it was passed."""
-    for position, slot in enumerate(func._schema.arguments):
-        if slot.name == name:
-            if position < len(args):
-                return args[position]
-            return kwargs.get(name, default)
-    return default
+    position = _positions(func).get(name)
+    if position is None:
+        return default
+    return args[position] if position < len(args) else kwargs.get(name, default)
 
 
 def unknown(run, func, args, kwargs, out) -> None:
