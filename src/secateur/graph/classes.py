@@ -10,28 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from secateur.graph.labels import compressed, varying
-from secateur.graph.ledger import AxisRef, Grid, Ledger
-
-Array = np.ndarray
-
-
-def _components(count: int, a: Array, b: Array) -> tuple[int, Array]:
-    ones = np.ones(len(a), dtype=np.int8)
-    return connected_components(coo_matrix((ones, (a, b)), shape=(count, count)), directed=False)
+from secateur.graph.forest import Array, flatten, grow, roots, unite
+from secateur.graph.labels import line, varying
+from secateur.graph.ledger import AxisRef, Ledger
 
 
 class Classes:
     """Every label's class, and every class's lock.
 
     Attributes:
-        of: class of each label, shape ``[labels]``; label 0 is in a class of its own.
-        reasons: why a class is locked; a class that is not in here can be removed.
+        of: class of each label, shape ``[labels]``, numbered by their first labels; label 0 is in a class of its own.
+        locked: whether a class cannot be removed, shape ``[classes]``.
         locks: labels, and why they cannot be removed.
+        lock_of: the first lock of each class, -1 for a class that has none, shape ``[classes]``.
         heads: classes that a grid made into units along a batch axis of a product of activations.
         grid_ties: labels that a grid or the code of the model tied, and where.
     """
@@ -42,126 +35,82 @@ class Classes:
         extra_locks: Sequence[tuple[Array, str]] = (),
         extra_ties: Sequence[tuple[Array, Array, str]] = (),
     ):
-        self._ledger = ledger
-        # Half the width: a network of 70 billion parameters has tens of millions of labels.
-        pairs = [(a.numpy().astype(np.int32), b.numpy().astype(np.int32)) for a, b, _ in ledger.ties]
-        pairs += [(a.astype(np.int32), b.astype(np.int32)) for a, b, _ in extra_ties]
-        a = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, dtype=np.int32)
-        b = np.concatenate([p[1] for p in pairs]) if pairs else np.zeros(0, dtype=np.int32)
-        del pairs
-        both = (a > 0) & (b > 0)
-        self._ties = [(a, b)] if both.all() else [(a[both], b[both])]
-        del a, b, both
         self.locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
         self.locks += list(extra_locks)
-        self.heads: set[int] = set()
+        self.grid_ties: list[tuple[Array, Array, str]] = list(extra_ties)
+        self._found: dict[int, tuple[AxisRef, list[Array]]] = {}
         # The system is kept beside its line, so that no other can come to lie at its address.
         self._lines: dict[tuple, tuple[Array | None, Tensor]] = {}
-        self.grid_ties: list[tuple[Array, Array, str]] = list(extra_ties)
-        self._close()
-        self._settle_grids()
-        del self._ties
-
-    def _close(self) -> None:
-        """Recompute classes and locks from ties."""
-        a = np.concatenate([t[0].astype(np.int32, copy=False) for t in self._ties])
-        b = np.concatenate([t[1].astype(np.int32, copy=False) for t in self._ties])
-        self._ties = [(a, b)]
-        _, self.of = _components(self._ledger.count, a, b)
-        self.reasons: dict[int, str] = {}
+        ties = [(a.numpy(), b.numpy()) for a, b, _ in ledger.ties] + [(a, b) for a, b, _ in extra_ties]
+        forest = grow(ledger.count, ties)
+        heads = self._settle_grids(ledger, forest) if ledger.grids else []
+        is_root = forest == np.arange(len(forest), dtype=forest.dtype)
+        self.of = (np.cumsum(is_root, dtype=np.int32) - 1)[forest]
+        self.lock_of = np.full(np.count_nonzero(is_root), -1, dtype=np.int32)
         if self.locks:
-            labels = np.concatenate([labels for labels, _ in self.locks])
-            which = np.repeat(np.arange(len(self.locks)), [len(labels) for labels, _ in self.locks])
-            found, first = np.unique(self.of[labels[labels > 0]], return_index=True)
-            # The first lock of a class gives its reason.
-            self.reasons = {
-                c: self.locks[k][1] for c, k in zip(found.tolist(), which[labels > 0][first].tolist(), strict=True)
-            }
-        self.locked = np.zeros(int(self.of.max()) + 1 if len(self.of) else 1, dtype=bool)
-        self.locked[list(self.reasons)] = True
+            # The first lock of a class gives its reason: of several numbers written to one place the last one stays.
+            labels = np.concatenate([labels for labels, _ in reversed(self.locks)])
+            which = np.repeat(np.arange(len(self.locks))[::-1], [len(labels) for labels, _ in reversed(self.locks)])
+            self.lock_of[self.of[labels]] = which
+        self.lock_of[self.of[0]] = -1
+        self.locked = self.lock_of >= 0
         self.locked[self.of[0]] = True
+        self.heads = {c for labels in heads for c in self.of[labels[labels > 0]].tolist()}
+
+    def reason(self, number: int) -> str:
+        """Why a class is locked; empty for one that can be removed."""
+        lock = int(self.lock_of[number])
+        return self.locks[lock][1] if lock >= 0 else ""
 
     # -- grids ----------------------------------------------------------------------------------------------------
 
-    def _settle_grids(self) -> None:
-        """Choose the axis of every grid; those that a product of activations constrains choose first."""
-        if not self._ledger.grids:
-            return
-        parent = np.arange(len(self.locked))
-        locked = self.locked.copy()
+    def _settle_grids(self, ledger: Ledger, forest: Array) -> list[Array]:
+        """Choose the axis of every grid; those that a product of activations constrains choose first.
 
-        def roots(labels: Array) -> Array:
-            classes = self.of[labels]
-            while not np.array_equal(above := parent[classes], classes):
-                classes = above
-            return classes
-
-        def unite(one: Array, other: Array) -> None:
-            if not len(one):
-                return
-            a, b = roots(one), roots(other)
-            nodes, inverse = np.unique(np.concatenate([a, b]), return_inverse=True)
-            _, component = _components(len(nodes), inverse[: len(a)], inverse[len(a) :])
-            _, first = np.unique(component, return_index=True)
-            parent[nodes] = nodes[first][component]
-            locked[nodes[first]] |= np.bincount(component, locked[nodes], len(first)) > 0
-
-        chosen_heads: list[Array] = []
-        grids = sorted(self._ledger.grids.values(), key=lambda g: not g.batch_axes)
-        for grid in grids:
+        Returns:
+            The labels of heads.
+        """
+        locked = np.zeros(len(forest), dtype=bool)
+        locked[0] = True
+        if self.locks:
+            locked[forest[np.concatenate([labels for labels, _ in self.locks])]] = True
+        owner = np.empty(len(forest), dtype=np.int32)
+        heads: list[Array] = []
+        for grid in sorted(ledger.grids.values(), key=lambda g: not g.batch_axes):
             labels = grid.labels.numpy()
-            classes = roots(labels)
-            projections = [(axes, child.numpy(), roots(child.numpy())) for axes, child in grid.projections]
-            best = max(range(len(grid.axes)), key=lambda k: self._worth(grid, k, classes, projections, locked))
-            lines = np.moveaxis(classes, best, 0).reshape(classes.shape[best], -1)
-            raw = np.moveaxis(labels, best, 0).reshape(classes.shape[best], -1)
-            pairs = [(raw[:, :1].repeat(raw.shape[1] - 1, 1).ravel(), raw[:, 1:].ravel())]
+            projections = [(axes, child.numpy()) for axes, child in grid.projections]
+            met = [(tuple(range(labels.ndim)), roots(forest, labels))]
+            met += [(axes, roots(forest, child)) for axes, child in projections]
+            best = max(range(labels.ndim), key=lambda k: _worth(k, k in grid.batch_axes, met, locked, owner))
+            rows = _rows(labels, best)
             if best in grid.batch_axes:
-                chosen_heads.append(raw[:, 0])
-            for axes, child, _ in projections:
+                heads.append(rows[:, 0])
+            pairs = [rows[:, 1:]]
+            for axes, child in projections:
                 if best in axes:
-                    rows = np.moveaxis(child, axes.index(best), 0).reshape(lines.shape[0], -1)
-                    pairs.append((raw[:, :1].repeat(rows.shape[1], 1).ravel(), rows.ravel()))
+                    pairs.append(_rows(child, axes.index(best)))
                 else:
-                    self.locks.append((child.ravel(), "the other axis of a grid that is cut along its units"))
-                    locked[roots(child)] = True
-            for one, other in pairs:
-                keep = (one > 0) & (other > 0)
-                fixed = np.concatenate([one[(other == 0) & (one > 0)], other[(one == 0) & (other > 0)]])
-                if len(fixed):
-                    self.locks.append((fixed, "lies beside a fixed index"))
-                    locked[roots(fixed)] = True
-                one, other = one[keep], other[keep]
-                self._ties.append((one, other))
-                layout = " x ".join(str(n) for n in labels.shape)
+                    self._fix(child.ravel(), "the other axis of a grid that is cut along its units", forest, locked)
+            layout = " x ".join(str(n) for n in labels.shape)
+            for others in pairs:
+                one, other = rows[:, :1].repeat(others.shape[1], 1).ravel(), others.ravel()
+                if not (one.all() and other.all()):
+                    keep = (one > 0) & (other > 0)
+                    beside = np.concatenate([one[(other == 0) & (one > 0)], other[(one == 0) & (other > 0)]])
+                    if len(beside):
+                        self._fix(beside, "lies beside a fixed index", forest, locked)
+                    one, other = one[keep], other[keep]
                 self.grid_ties.append((one, other, f"layout {layout} in {grid.where}"))
-                unite(one, other)
-        self._close()
-        for labels in chosen_heads:
-            self.heads.update(int(c) for c in np.unique(self.of[labels[labels > 0]]))
+                before = roots(forest, one), roots(forest, other)
+                unite(forest, *before)
+                for some in before:
+                    locked[roots(forest, some[locked[some]])] = True
+        flatten(forest)
+        return heads
 
-    @staticmethod
-    def _worth(grid: Grid, axis: int, classes: Array, projections: list, locked: Array) -> tuple[bool, int]:
-        """How many units are left if the grid is cut along this axis; a head comes before anything else."""
-        lines = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
-        distinct, inverse = np.unique(lines, return_inverse=True)
-        inverse = inverse.reshape(lines.shape)
-        count, rows = len(distinct), lines.shape[0]
-        a = [np.repeat(np.arange(rows), lines.shape[1])]
-        b = [inverse.ravel() + rows]
-        bad = [np.flatnonzero(locked[distinct]) + rows]
-        total = rows + count
-        for axes, _, child_roots in projections:
-            if axis in axes:
-                child = np.moveaxis(child_roots, axes.index(axis), 0).reshape(rows, -1)
-                found, position = np.unique(child, return_inverse=True)
-                a.append(np.repeat(np.arange(rows), child.shape[1]))
-                b.append(position.ravel() + total)
-                bad.append(np.flatnonzero(locked[found]) + total)
-                total += len(found)
-        _, component = _components(total, np.concatenate(a), np.concatenate(b))
-        free = np.setdiff1d(component[:rows], component[np.concatenate(bad)])
-        return (len(free) > 0 and axis in grid.batch_axes, len(free))
+    def _fix(self, labels: Array, reason: str, forest: Array, locked: Array) -> None:
+        self.locks.append((labels, reason))
+        locked[roots(forest, labels)] = True
 
     # -- extents --------------------------------------------------------------------------------------------------
 
@@ -171,14 +120,23 @@ class Classes:
         Nearly always one line: the class of every index. An axis that two systems share (heads and their width,
         flattened into one) has a line for each, every class once, and its extent is the product of theirs.
         """
-        found: dict[bytes, Array] = {}
-        for system, axis in ref.systems:
-            line = self._line(system, axis, ref.size)
-            if line is not None:
-                found.setdefault(line.tobytes(), line)
-        free = [line for line in found.values() if not self.locked[line].all()]
+        found = self._found.get(id(ref))
+        if found is None:
+            # The axis is kept beside its lines, so that no other can come to lie at its address.
+            found = self._found[id(ref)] = ref, self._several_lines(ref)
+        return found[1]
+
+    def _several_lines(self, ref: AxisRef) -> list[Array]:
+        lines = [row for system, axis in ref.systems if (row := self._line(system, axis, ref.size)) is not None]
+        if len(lines) < 2:
+            return lines
+        different: dict[bytes, Array] = {}
+        for row in lines:
+            different.setdefault(row.tobytes(), row)
+        lines = list(different.values())
+        free = [line for line in lines if not self.locked[line].all()]
         if len(free) < 2:
-            return free or list(found.values())[:1]
+            return free or lines[:1]
         distinct = [np.unique(line) for line in free]
         if (
             int(np.prod([len(d) for d in distinct])) == ref.size
@@ -191,9 +149,41 @@ class Classes:
         """The class of every index, if it is the same wherever else one stands."""
         key = (system.data_ptr(), tuple(system.shape), system.stride(), axis)
         if key not in self._lines:
-            own = varying(system)
-            classes = self.of[compressed(system, own).numpy()]
-            rows = np.moveaxis(classes, own.index(axis), 0).reshape(size, -1)
+            classes = self.of[line(system).numpy()]
+            rows = _rows(classes, varying(system).index(axis)) if classes.ndim > 1 else classes[:, None]
             same = rows.shape[1] == 1 or bool((rows == rows[:, :1]).all())
             self._lines[key] = (rows[:, 0].copy() if same else None, system)
         return self._lines[key][0]
+
+
+def _rows(layout: Array, axis: int) -> Array:
+    """A layout with one row for every index of an axis."""
+    others = [k for k in range(layout.ndim) if k != axis]
+    return layout.transpose(axis, *others).reshape(layout.shape[axis], -1)
+
+
+def _worth(
+    axis: int, batch: bool, met: list[tuple[tuple[int, ...], Array]], locked: Array, owner: Array
+) -> tuple[bool, int]:
+    """How many units are left if a grid is cut along this axis; a head comes before anything else.
+
+    Args:
+        axis: of the grid.
+        batch: whether it is a batch axis of a product of activations.
+        met: roots of the labels of the grid and of its projections, with the axes of the grid on which they lie.
+        locked: whether a root cannot be removed.
+        owner: room for one number per root.
+    """
+    size = met[0][1].shape[axis]
+    forest, bad = np.arange(size), np.zeros(size, dtype=bool)
+    for axes, classes in met:
+        if axis in axes:
+            rows = _rows(classes, axes.index(axis))
+            place = np.broadcast_to(np.arange(size)[:, None], rows.shape)
+            # Rows that hold the same class are one unit.
+            owner[rows] = place
+            unite(forest, owner[rows].ravel(), place.ravel())
+            bad |= locked[rows].any(1)
+    units = roots(forest, np.arange(size))
+    free = np.setdiff1d(units, units[bad])
+    return (len(free) > 0 and batch, len(free))

@@ -107,9 +107,10 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
                 np.add.at(signature, line, rng.integers(1, 2**63, dtype=np.uint64))
 
     lock_key = np.zeros(count, dtype=np.uint64)
-    texts = {reason: k + 1 for k, reason in enumerate(dict.fromkeys(classes.reasons.values()))}
-    for c, reason in classes.reasons.items():
-        lock_key[c] = texts[reason]
+    texts: dict[str, int] = {}
+    for c in np.flatnonzero(classes.lock_of >= 0).tolist():
+        reason = classes.reason(c)
+        lock_key[c] = texts.setdefault(reason, len(texts) + 1)
         if reason == KERNEL:
             on_parameter[c] = False
     on_parameter[classes.of[0]] = False
@@ -168,8 +169,8 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
                 least=leasts.get(first, 1),
                 width=len(order[g]),
                 members=tuple(Member(a.tensor, a.axis, role, positions) for a, role, positions in found),
-                locked=first in classes.reasons,
-                reason=classes.reasons.get(first, ""),
+                locked=bool(classes.locked[first]),
+                reason=classes.reason(first),
             )
         )
     lookup = np.array([index.get(g, -1) for g in range(int(group_of.max()) + 1)] + [-1])
