@@ -124,6 +124,9 @@ def _corrected(func: Any, name: str, args: tuple, kwargs: dict, alive: Tensor) -
         mean, variance = _moments(x, alive, [axis for axis in range(x.dim()) if axis != 1])
         scale = (variance + eps).rsqrt()
         return _affine((x - mean) * scale, weight, bias, x.dim() - 2), mean.reshape(-1), scale.reshape(-1)
+    if name == "_weight_norm_interface":
+        weight, norm = func(x, *rest, **kwargs)
+        return weight.masked_fill(~alive, 0), norm
     if name == "_fused_rms_norm":
         shape, weight, eps = rest
         dims = list(range(x.dim() - len(shape), x.dim()))

@@ -1,6 +1,18 @@
 """What every ATen operation does to labels, one kind of operation a file."""
 
-from secateur.graph.rules import combinations, contractions, experts, lookups, moves, norms, positions  # noqa: F401 - registers
+from secateur.graph.rules import (  # noqa: F401 - each registers its own
+    combinations,
+    contractions,
+    experts,
+    lookups,
+    moves,
+    norms,
+    orders,
+    positions,
+    reparametrised,
+    transforms,
+    windows,
+)
 from secateur.graph.rules.registry import RULES as RULES
 from secateur.graph.rules.registry import argument as argument
 from secateur.graph.rules.registry import axes_of as axes_of

@@ -90,26 +90,6 @@ def softmax(run, func, args, kwargs, out) -> None:
     run.set(out, labels)
 
 
-@rule("cumsum", "argmax", "argmin", "sort", "max", "min", "cumprod", "logcumsumexp")
-def ordered(run, func, args, kwargs, out) -> None:
-    """Order along an axis matters here, so that axis is locked; the others pass."""
-    labels = run.labels(args[0])
-    if len(args) > 1 and isinstance(args[1], Tensor):
-        return pointwise(run, func, args, kwargs, out)
-    dim = argument(func, args, kwargs, "dim")
-    dims = axes_of(dim, args[0].dim())
-    for system in labels.systems:
-        if set(dims) & set(varying(system)):
-            run.ledger.lock_systems([system], f"ordered along this axis in {run.where(func)}")
-    left = [s for s in labels.systems if not set(dims) & set(varying(s))]
-    for t in tensors(out):
-        if t.dim() == args[0].dim():
-            run.set(t, Labels(tuple(s.narrow(dims[0], 0, 1).expand(t.shape) for s in left)))
-        elif t.dim() == args[0].dim() - 1:
-            run.set(t, Labels(tuple(s.select(dims[0], 0) for s in left)))
-    return None
-
-
 def _own_shape(t: Tensor) -> tuple[int, ...]:
     """The shape without what ``expand`` added: along an expanded axis a tensor is constant and fits any size."""
     return tuple(1 if stride == 0 else size for size, stride in zip(t.shape, t.stride()))

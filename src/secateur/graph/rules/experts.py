@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.graph.labels import Labels, compressed, varying
 from secateur.graph.ledger import AxisRef
-from secateur.graph.rules.combinations import ordered
+from secateur.graph.rules.orders import ordered
 from secateur.graph.rules.registry import argument, rule
 
 #: Indices stay what they are while they are only laid out anew.

@@ -23,6 +23,20 @@ def embedding(run, func, args, kwargs, out) -> None:
     run.set(out, Labels(tuple(systems), False))
 
 
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(run, func, args, kwargs, out) -> None:
+    """Sums, means or maxima of rows: made of the same columns."""
+    weight, kept = args[0], []
+    for system in run.labels(weight).systems:
+        if varying(system) == (1,):
+            kept.append(system.narrow(0, 0, 1).expand(out[0].shape))
+        else:
+            run.ledger.lock_systems([system], f"rows are looked up by index in {run.where(func)}")
+    for t in tensors((args[1:], kwargs)):
+        run.ledger.lock_systems(run.labels(t).systems, f"weights or indices of rows in {run.where(func)}")
+    run.set(out[0], Labels(tuple(kept)))
+
+
 def _consumed(indices: list) -> int | None:
     """How many leading axes an index stands for, a mask for as many as it has; ``None`` if it leaves one out."""
     given = [item for item in indices if item is not None]

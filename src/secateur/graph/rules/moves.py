@@ -11,6 +11,7 @@ from torch import Tensor
 from secateur.graph.labels import Labels, compressed, narrowed, settle, varying
 from secateur.graph.rules.combinations import pointwise
 from secateur.graph.rules.registry import argument, axes_of, rule, unknown
+from secateur.graph.rules.strides import stride_of_units
 
 
 @rule("dequantize")
@@ -84,7 +85,9 @@ def slice_(run, func, args, kwargs, out) -> None:
     step = argument(func, args, kwargs, "step", 1)
     for system in labels.systems:
         if step != 1 and axis in varying(system):
-            run.ledger.lock_systems([system], f"strided slice in {run.where(func)}")
+            start, end = argument(func, args, kwargs, "start"), argument(func, args, kwargs, "end")
+            span = (start or 0, args[0].shape[axis] if end is None else end, step)
+            stride_of_units(run, func, system, axis, span)
     _moved(run, labels, lambda s: func(s, *args[1:], **kwargs), out)
 
 
