@@ -67,6 +67,7 @@ def prune(
     model: Annotated[str, typer.Argument(help="Name of the model, see `secateur models`.")],
     data: Annotated[str, typer.Option(help="Name of the data set, see `secateur data`.")] = "digits",
     method: Annotated[str, typer.Option(help="How units are judged, see `secateur methods`.")] = "l1",
+    option: Annotated[list[str] | None, typer.Option(help="An option of the method: penalty=1e-5. Repeatable.")] = None,
     budget: Annotated[str | None, typer.Option(help="What remains: macs=50%, params=1.2M.")] = None,
     preset: Annotated[str | None, typer.Option(help="Widths of a paper instead of a budget: resnet56-B.")] = None,
     recover: Annotated[str, typer.Option(help="finetune, scratch-e, scratch-b or none.")] = "finetune",
@@ -97,16 +98,33 @@ def prune(
     from dataclasses import replace
 
     from secateur.budget import Budget
-    from secateur.methods import REGISTRY, find
     from secateur.models import carries_weights, default_input_shape
+    from secateur.pipeline import job, rehearse
     from secateur.pipeline import prune as run
-    from secateur.pipeline import rehearse
     from secateur.training import TrainConfig
     from secateur.workbench import parse_shape, set_up, train_dense
 
-    find(method, REGISTRY)
+    config = TrainConfig(epochs=train or base_epochs, lr=lr, batch_size=batch_size, channels_last=True, seed=seed)
+    wish: dict[str, Any] = {
+        "method": method,
+        "options": _options(option or []),
+        "budget": Budget.parse(budget) if budget else None,
+        "preset": preset,
+        "recover": recover,
+        "epochs": epochs,
+        "recover_lr": recover_lr,
+        "compare": _names(compare),
+        "round_to": round_to,
+        "ranking": ranking,
+        "protect": _names(protect),
+        "floor": floor,
+        "uniform": uniform,
+        "config": config,
+        "recalibrate_batches": recalibrate,
+        "seed": seed,
+    }
+    asked = job(**wish)
     default_input_shape(model)
-    goal = Budget.parse(budget) if budget else None
     if (
         not (weights or pretrained or train)
         and recover not in ("scratch-e", "scratch-b")
@@ -116,7 +134,6 @@ def prune(
             f"{model!r} has no weights yet: pass --weights FILE.safetensors, --pretrained, "
             "or --train EPOCHS to train it first"
         )
-    config = TrainConfig(epochs=train or base_epochs, lr=lr, batch_size=batch_size, channels_last=True, seed=seed)
     bench = set_up(
         model,
         data,
@@ -129,34 +146,17 @@ def prune(
         batch_size=batch_size,
         seed=seed,
     )
-    wish: dict[str, Any] = {
-        "method": method,
-        "budget": goal,
-        "preset": preset,
-        "train_data": bench.train,
-        "recover": recover,
-        "epochs": epochs,
-        "compare": _names(compare),
-        "out": out,
-        "round_to": round_to,
-        "ranking": ranking,
-        "protect": _names(protect),
-        "floor": floor,
-        "uniform": uniform,
-        "config": config,
-    }
     if train:
         # A mistake should not come to light only after hours of training.
-        rehearse(bench.model, bench.example, **wish)
+        rehearse(bench.model, bench.example, asked, True, out)
         train_dense(bench, replace(config, epochs=train), out, progress=not as_json)
     result = run(
         bench.model,
         bench.example,
         **wish,
-        recover_lr=recover_lr,
-        recalibrate_batches=recalibrate,
+        train_data=bench.train,
         eval_data=bench.test,
-        seed=seed,
+        out=out,
         names={"model": model, "data": data},
         source=bench.source,
         reproduce=shlex.join(["secateur", *sys.argv[1:]]),
@@ -168,6 +168,20 @@ def prune(
         from secateur.demo import summary
 
         summary(console, result.card, out)
+
+
+def _options(texts: list[str]) -> dict[str, Any]:
+    """``penalty=1e-5`` as a name and a value, which is a number, a truth value or a text."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise UsageError(f"--option {text!r}: write a name and a value, as in --option penalty=1e-5")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError:
+            found[name.strip()] = value.strip()
+    return found
 
 
 def _names(text: str) -> list[str]:

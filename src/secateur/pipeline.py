@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,27 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur import report
-from secateur._atomic import write_atomic
-from secateur._errors import FileError, UnknownName, UsageError
-from secateur.budget import Budget, preset_widths
-from secateur.budget import plan as make_plan
-from secateur.card import (
-    Card,
-    Comparison,
-    Exactness,
-    GroupWidth,
-    HistoryPoint,
-    Latency,
-    Measurement,
-    Recovery,
-    write_card,
-)
+from secateur._errors import UnknownName, UsageError
+from secateur.budget import Budget, Goal
+from secateur.card import Card, Comparison, Exactness, GroupWidth, Latency, Measurement, Recovery
 from secateur.graph import PruningGraph, trace
 from secateur.measure import compare as compare_latency
-from secateur.measure import evaluate, hardware, model_bytes, speedup, versions
-from secateur.methods import REGISTRY, Evidence, find
-from secateur.surgery import Plan, Verification, cut, save, verify
+from secateur.measure import hardware, model_bytes, speedup, versions
+from secateur.methods import REGISTRY, Evidence, Method, configure, find
+from secateur.record import Trail, check_folder, write_run
+from secateur.surgery import Plan, Verification, cut, verify
 from secateur.training import RECOVERIES, RecoveryPlan, TrainConfig, fit, recalibrate, recovery, reinitialise
 
 
@@ -56,37 +42,83 @@ class Result:
     graph: PruningGraph
 
 
-@dataclass
-class _Run:
-    """The paper trail of one call: where files go, what was seen on the way."""
+@dataclass(frozen=True)
+class Job:
+    """What is asked of the network, all of it sound in itself.
 
-    out: Path | None
-    eval_data: Iterable[Any] | None
-    progress: bool
-    history: list[HistoryPoint] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    Attributes:
+        method: with its options set.
+        goal: what may remain.
+        recover, epochs, recover_lr, compare, config, recalibrate_batches, latency_runs, seed: see :func:`prune`.
 
-    def log(self, stage: str, **facts: Any) -> None:
-        """One line to ``log.jsonl``."""
-        if self.out is not None:
-            line = json.dumps({"time": round(time.time(), 3), "stage": stage, **facts})
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-                with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-            except OSError as error:
-                raise FileError(f"cannot write to {self.out}: {error.strerror or error}") from error
+    Raises:
+        SecateurError: names that do not exist, numbers out of range.
+    """
 
-    def quality(self, model: nn.Module) -> dict[str, float]:
-        """Quality on the evaluation data, under its own name."""
-        if self.eval_data is None:
-            return {}
-        found = evaluate(model, self.eval_data)
-        return {"accuracy": found["accuracy"]}
+    method: Method
+    goal: Goal
+    recover: str = "none"
+    epochs: int | None = None
+    recover_lr: float | None = None
+    compare: tuple[str, ...] = ()
+    config: TrainConfig = field(default_factory=TrainConfig)
+    recalibrate_batches: int = 0
+    latency_runs: int = 50
+    seed: int = 0
 
-    def point(self, stage: str, epoch: float, quality: Mapping[str, float], **more: Any) -> None:
-        self.history.append(HistoryPoint(stage, epoch, accuracy=quality.get("accuracy"), **more))
-        self.log(stage, epoch=epoch, **quality)
+    def __post_init__(self) -> None:
+        for name in (self.recover, *self.compare):
+            if name not in RECOVERIES:
+                raise UnknownName("recovery", name, RECOVERIES)
+            recovery(name, self.config, 1, 1, self.epochs if name == self.recover else None)
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything of it needs training data."""
+        return self.method.needs_data or self.method.trains or any(r != "none" for r in (self.recover, *self.compare))
+
+    def recipe(self) -> dict[str, Any]:
+        """The job as a recipe says it, with dots for tables."""
+        return {
+            "method": self.method.name,
+            **{f"options.{k}": v for k, v in asdict(self.method).items() if v is not None},
+            **_target(self.goal),
+            "recover": self.recover,
+            **{k: v for k, v in (("epochs", self.epochs), ("recover_lr", self.recover_lr)) if v is not None},
+            "compare": list(self.compare),
+            "seed": self.seed,
+            "round_to": self.goal.round_to,
+            "ranking": self.goal.ranking or self.method.ranking,
+            "protect": list(self.goal.protect),
+            "floor": self.goal.floor,
+            **({"uniform": True} if self.goal.uniform else {}),
+            **{f"training.{k}": v for k, v in settings(self.config).items() if v is not None},
+        }
+
+
+def _target(goal: Goal) -> dict[str, Any]:
+    return {"preset": goal.preset} if goal.budget is None else {f"budget.{k}": v for k, v in goal.as_dict().items()}
+
+
+def job(
+    method: str = "l1",
+    options: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
+    preset: str | None = None,
+    compare: Sequence[str] = (),
+    round_to: int = 8,
+    ranking: str | None = None,
+    protect: Sequence[str] = (),
+    floor: float = 0.1,
+    uniform: bool = False,
+    config: TrainConfig | None = None,
+    seed: int = 0,
+    **more: Any,
+) -> Job:
+    """A :class:`Job` from the arguments of :func:`prune`."""
+    chosen = configure(find(method, REGISTRY), options)
+    goal = Goal(budget, preset, round_to, ranking, tuple(protect), floor, uniform)
+    return Job(chosen, goal, compare=tuple(compare), config=config or TrainConfig(seed=seed), seed=seed, **more)
 
 
 def prune(
@@ -94,6 +126,7 @@ def prune(
     example_inputs: Any,
     *,
     method: str = "l1",
+    options: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
     preset: str | None = None,
     train_data: Iterable[Any] | None = None,
@@ -123,6 +156,7 @@ def prune(
         model: a trained network; it is not changed.
         example_inputs: one example, as ``trace`` takes it; latency is measured on it.
         method: see ``sc.methods()``.
+        options: of the method, by name; see ``secateur methods``.
         budget: what may remain; or give a ``preset``.
         preset: predefined widths of a paper, for instance ``"resnet56-B"``.
         train_data: batches ``(x, y)`` of the training split; needed for every recovery and for some methods.
@@ -147,173 +181,200 @@ def prune(
     Raises:
         SecateurError: one of its kinds, each with the way out; see ``secateur._errors``.
     """
-    chosen = find(method, REGISTRY)
-    config = config or TrainConfig(seed=seed)
-    graph = rehearse(
-        model,
-        example_inputs,
-        method=method,
-        budget=budget,
-        preset=preset,
-        train_data=train_data,
+    asked = job(
+        method,
+        options,
+        budget,
+        preset,
+        compare,
+        round_to,
+        ranking,
+        protect,
+        floor,
+        uniform,
+        config,
+        seed,
         recover=recover,
         epochs=epochs,
-        compare=compare,
-        out=out,
-        round_to=round_to,
-        ranking=ranking,
-        protect=protect,
-        floor=floor,
-        uniform=uniform,
-        config=config,
+        recover_lr=recover_lr,
+        recalibrate_batches=recalibrate_batches,
+        latency_runs=latency_runs,
     )
-    run = _Run(None if out is None else Path(out), eval_data, progress)
-    run.notes += graph.warnings
-    torch.manual_seed(seed)
-
-    scores = chosen().judge(graph, Evidence(train_data, seed))
-    goal = budget if budget is not None else preset_widths(preset or "", graph)
-    plan = make_plan(
-        graph,
-        scores,
-        goal,
-        round_to=round_to,
-        ranking=ranking or chosen.ranking,
-        protect=protect,
-        floor=floor,
-        uniform=uniform,
-    ).explain(method=method, **({"preset": preset} if preset else {}))
-    small = cut(model, plan)
-    check = verify(model, plan, example_inputs).require()
-    run.notes += [f"{name} stays whole: {reason}" for name, reason in plan.why.get("held", {}).items()]
-    run.log("cut", macs=plan.why["macs"], params=plan.why["params"], max_error=check.max_error)
-
-    dense_quality = run.quality(model)
-    run.point("dense", 0, dense_quality)
-    if recalibrate_batches and train_data is not None:
-        recalibrate(small, _first(train_data, recalibrate_batches))
-        run.notes.append(
-            f"batch-norm statistics were re-estimated on {recalibrate_batches} training batches after the cut"
-        )
-    cut_quality = run.quality(small)
-    run.point("cut", 0, cut_quality, event="cut")
-
-    dense_macs, macs = plan.why["dense_macs"], plan.why["macs"]
-    latency = _latency(model, small, example_inputs, latency_runs, run)
-    after_cut = {k: v.clone() for k, v in small.state_dict().items()} if compare else {}
-    todo = recovery(recover, config, dense_macs, macs, epochs)
-    if recover == "finetune" and recover_lr is not None:
-        todo = replace(todo, config=replace(todo.config, lr=recover_lr))
-    recovered = _recover(small, recover, todo, train_data, run, seed)
-    quality = cut_quality if recover == "none" else run.quality(small)
-    comparisons = []
-    for name in compare:
-        twin = cut(model, plan)
-        twin.load_state_dict(after_cut)
-        record = _recover(twin, name, recovery(name, config, dense_macs, macs), train_data, run, seed)
-        comparisons.append(
-            Comparison(
-                name,
-                record.epochs,
-                macs,
-                plan.why["params"],
-                model_bytes(twin),
-                latency.get("pruned"),
-                run.quality(twin),
-            )
-        )
-
-    card = Card(
-        model=(names or {}).get("model", type(model).__name__),
-        data=(names or {}).get("data", "none" if eval_data is None else "given batches"),
-        method=method,
-        budget=budget.as_dict() if budget is not None else {"preset": preset},
-        seed=seed,
-        dense=Measurement(
-            dense_macs, plan.why["dense_params"], model_bytes(model), latency.get("dense"), dense_quality
-        ),
-        pruned=Measurement(macs, plan.why["params"], model_bytes(small), latency.get("pruned"), quality),
-        exactness=Exactness(check.max_error, check.exact, check.dtype),
-        hardware=hardware(),
-        versions={k: v for k, v in versions().items() if v is not None},
-        reproduce=reproduce or _call(method, budget, preset, recover, epochs, seed),
-        recovery=recovered,
-        comparisons=tuple(comparisons),
-        groups=_groups(graph, plan),
-        history=tuple(run.history),
-        notes=tuple(run.notes),
-        extra={} if (shape := _shape(example_inputs)) is None else {"input": "x".join(map(str, shape))},
-    )
-    result = Result(small, plan, card, check, graph)
-    if run.out is not None:
-        _write(result, run.out, source, config, recover, compare)
+    graph = rehearse(model, example_inputs, asked, train_data is not None, out)
+    trail = Trail(None if out is None else Path(out), eval_data, progress)
+    result = _cut(graph, example_inputs, asked, train_data, trail, names or {})
+    reproduce = reproduce or _call(method, budget, preset, recover, epochs, seed)
+    result = replace(result, card=replace(result.card, reproduce=reproduce))
+    after_cut, start = copy.deepcopy(result.model) if compare else None, result.card
+    small, card = bring_back(result.model, start, recover, asked, train_data, trail)
+    for name in asked.compare:
+        assert after_cut is not None
+        _, other = bring_back(copy.deepcopy(after_cut), start, name, asked, train_data, trail)
+        card = replace(card, comparisons=(*card.comparisons, _as_comparison(other)), history=other.history)
+    card = replace(card, notes=tuple(dict.fromkeys(trail.notes)))
+    result = replace(result, model=small, card=card)
+    if trail.out is not None:
+        recipe = {"model": card.model, "data": card.data, **asked.recipe()}
+        write_run(small, card, recipe, trail.out, source)
     return result
 
 
 def rehearse(
-    model: nn.Module,
-    example_inputs: Any,
-    *,
-    method: str = "l1",
-    budget: Budget | None = None,
-    preset: str | None = None,
-    train_data: Iterable[Any] | None = None,
-    recover: str = "none",
-    epochs: int | None = None,
-    compare: Sequence[str] = (),
-    out: str | Path | None = None,
-    round_to: int = 8,
-    ranking: str | None = None,
-    protect: Sequence[str] = (),
-    floor: float = 0.1,
-    uniform: bool = False,
-    config: TrainConfig | None = None,
+    model: nn.Module, example_inputs: Any, asked: Job, has_data: bool, out: str | Path | None = None
 ) -> PruningGraph:
     """Refuse what :func:`prune` would refuse, before anything is trained, judged or written.
 
     Args:
         model: the architecture counts; its weights may still be random.
+        has_data: whether there will be training data.
 
     Returns:
         The traced graph.
 
     Raises:
-        SecateurError: as :func:`prune` does for names that do not exist, a budget out of reach, or a bad folder.
+        SecateurError: as :func:`prune` does for a budget out of reach, missing data, or a bad folder.
     """
-    chosen = find(method, REGISTRY)
-    if (budget is None) == (preset is None):
-        raise UsageError("give either a budget (macs=50%) or a preset (resnet56-B), and not both")
-    for name in (recover, *compare):
-        if name not in RECOVERIES:
-            raise UnknownName("recovery", name, RECOVERIES)
-        recovery(name, config or TrainConfig(), 1, 1, epochs if name == recover else None)
-    if train_data is None and (chosen.needs_data or any(name != "none" for name in (recover, *compare))):
+    if asked.trains and not has_data:
         raise UsageError("this needs training data: pass train_data=, batches (x, y)")
     if out is not None:
-        _check_folder(Path(out))
+        check_folder(Path(out))
     graph = trace(model, example_inputs)
     # Which units score best changes nothing about what a budget can reach.
-    alike = {g.name: torch.ones(g.width) for g in graph.prunable}
-    goal = budget if budget is not None else preset_widths(preset or "", graph)
-    make_plan(
-        graph,
-        alike,
-        goal,
-        round_to=round_to,
-        ranking=ranking or chosen.ranking,
-        protect=protect,
-        floor=floor,
-        uniform=uniform,
-    )
+    asked.goal.widths(graph, asked.method.ranking)
     return graph
 
 
-def _check_folder(folder: Path) -> None:
-    standing = next((p for p in (folder, *folder.absolute().parents) if p.exists()), folder)
-    if not standing.is_dir():
-        raise FileError(f"cannot write to {folder}: {standing} is not a folder\nname another one with --out (out=...)")
-    if not os.access(standing, os.W_OK | os.X_OK):
-        raise FileError(f"cannot write to {folder}: no permission in {standing}\nname another one with --out (out=...)")
+def _cut(
+    graph: PruningGraph, example_inputs: Any, asked: Job, train_data: Any, trail: Trail, names: Mapping[str, str]
+) -> Result:
+    """From the dense network to the smaller one as it is right after the cut."""
+    model, method, goal = graph.model, asked.method, asked.goal
+    trail.notes += graph.warnings
+    torch.manual_seed(asked.seed)
+    dense_quality = trail.quality(model)
+    trail.point("dense", 0, dense_quality)
+    judged = _trained(graph, asked, train_data, trail) if method.trains else graph
+    evidence = Evidence(train_data, asked.seed)
+    keep = method.choose(judged, goal.widths(judged, method.ranking), evidence)
+    if keep is None:
+        plan = goal.plan(judged, method.judge(judged, evidence), method.ranking)
+    else:
+        plan = goal.keeping(judged, keep, method.ranking)
+    plan = plan.explain(method=method.name)
+    dense = method.refit(judged, plan, evidence)
+    small = cut(dense, plan)
+    check = verify(dense, plan, example_inputs).require()
+    trail.notes += [f"{name} stays whole: {reason}" for name, reason in plan.why.get("held", {}).items()]
+    trail.log("cut", macs=plan.why["macs"], params=plan.why["params"], max_error=check.max_error)
+    if asked.recalibrate_batches and train_data is not None:
+        recalibrate(small, _first(train_data, asked.recalibrate_batches))
+        trail.notes.append(
+            f"batch-norm statistics were re-estimated on {asked.recalibrate_batches} training batches after the cut"
+        )
+    quality = trail.quality(small)
+    trail.point("cut", 0, quality, event="cut")
+    latency = _latency(model, small, example_inputs, asked.latency_runs, trail)
+    why, shape = plan.why, _shape(example_inputs)
+    card = Card(
+        model=names.get("model", type(model).__name__),
+        data=names.get("data", "none" if trail.eval_data is None else "given batches"),
+        method=method.name,
+        budget=goal.as_dict(),
+        seed=asked.seed,
+        dense=Measurement(
+            why["dense_macs"], why["dense_params"], model_bytes(model), latency.get("dense"), dense_quality
+        ),
+        pruned=Measurement(why["macs"], why["params"], model_bytes(small), latency.get("pruned"), quality),
+        exactness=Exactness(check.max_error, check.exact, check.dtype),
+        hardware=hardware(),
+        versions={k: v for k, v in versions().items() if v is not None},
+        reproduce="",
+        groups=_groups(graph, plan),
+        history=tuple(trail.history),
+        notes=tuple(trail.notes),
+        extra={} if shape is None else {"input": "x".join(map(str, shape))},
+    )
+    return Result(small, plan, card, check, graph)
+
+
+def _trained(graph: PruningGraph, asked: Job, train_data: Any, trail: Trail) -> PruningGraph:
+    """The graph over a copy of the network that was trained under the method's law."""
+    method = asked.method
+    judged = graph.on(copy.deepcopy(graph.model))
+    law = method.law(judged, asked.goal.widths(judged, method.ranking))
+    history = fit(
+        judged.model,
+        train_data,
+        replace(asked.config, **method.schedule()),
+        hooks=(law,),
+        eval_fn=trail.quality if trail.eval_data is not None else None,
+        checkpoint_dir=trail.checkpoints(method.name),
+        progress=trail.progress,
+    )
+    law.finish()
+    judged.model.eval()
+    for record in history:
+        trail.point(method.name, record.epoch + 1, record.metrics, loss=record.train_loss)
+    return judged
+
+
+def bring_back(
+    small: nn.Module, card: Card, name: str, asked: Job, train_data: Any, trail: Trail
+) -> tuple[nn.Module, Card]:
+    """Train a network that was cut, in place, as a recovery says.
+
+    Args:
+        small: as it is right after the cut.
+        card: its evidence so far.
+        name: of the recovery; ``asked.epochs`` and ``asked.recover_lr`` count where it is ``asked.recover``.
+
+    Returns:
+        The network and its card.
+
+    Raises:
+        SecateurError: as :func:`secateur.training.fit`.
+    """
+    main = name == asked.recover
+    todo = recovery(name, asked.config, card.dense.macs, card.pruned.macs, asked.epochs if main else None)
+    if main and name == "finetune" and asked.recover_lr is not None:
+        todo = replace(todo, config=replace(todo.config, lr=asked.recover_lr))
+    record = _recover(small, name, todo, train_data, trail, asked.seed)
+    quality = card.pruned.quality if name == "none" else trail.quality(small)
+    pruned = replace(card.pruned, quality=quality, bytes=model_bytes(small))
+    return small, replace(card, pruned=pruned, recovery=record, history=tuple(trail.history))
+
+
+def _recover(small: nn.Module, name: str, todo: RecoveryPlan, train_data: Any, trail: Trail, seed: int) -> Recovery:
+    if todo.reinitialise:
+        fallback = reinitialise(small, seed)
+        if fallback:
+            trail.notes.append(f"{name}: {len(fallback)} bare parameters were re-initialised by the fallback rule")
+    if todo.config.epochs:
+        history = fit(
+            small,
+            train_data,
+            todo.config,
+            eval_fn=trail.quality if trail.eval_data is not None else None,
+            checkpoint_dir=trail.checkpoints(name),
+            progress=trail.progress,
+        )
+        for record in history:
+            trail.point(name, record.epoch + 1, record.metrics, loss=record.train_loss)
+    small.eval()
+    return Recovery(name, todo.config.epochs, {} if name == "none" else settings(todo.config))
+
+
+def _as_comparison(card: Card) -> Comparison:
+    assert card.recovery is not None
+    part = card.pruned
+    return Comparison(
+        card.recovery.name, card.recovery.epochs, part.macs, part.params, part.bytes, part.latency_ms, part.quality
+    )
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """A training configuration in JSON's kinds."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
 
 
 def _shape(example_inputs: Any) -> tuple[int, ...] | None:
@@ -334,49 +395,16 @@ def _first(batches: Iterable[Any], count: int) -> Iterable[Any]:
         yield batch
 
 
-def _recover(
-    small: nn.Module,
-    name: str,
-    todo: RecoveryPlan,
-    train_data: Any,
-    run: _Run,
-    seed: int,
-) -> Recovery:
-    """Train the small network in place as the recovery says."""
-    if todo.reinitialise:
-        fallback = reinitialise(small, seed)
-        if fallback:
-            run.notes.append(f"{name}: {len(fallback)} bare parameters were re-initialised by the fallback rule")
-    if todo.config.epochs:
-        folder = None if run.out is None else run.out / "checkpoints" / name
-        history = fit(
-            small,
-            train_data,
-            todo.config,
-            eval_fn=run.quality if run.eval_data is not None else None,
-            checkpoint_dir=folder,
-            progress=run.progress,
-        )
-        for record in history:
-            run.point(name, record.epoch + 1, record.metrics, loss=record.train_loss)
-    small.eval()
-    return Recovery(name, todo.config.epochs, {} if name == "none" else _settings(todo.config))
-
-
-def _settings(config: TrainConfig) -> dict[str, Any]:
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-
-
-def _latency(model: nn.Module, small: nn.Module, inputs: Any, runs: int, run: _Run) -> dict[str, Latency]:
+def _latency(model: nn.Module, small: nn.Module, inputs: Any, runs: int, trail: Trail) -> dict[str, Latency]:
     """Dense and pruned in turn; a note where fewer operations did not become less time."""
     if not runs:
         return {}
     times = compare_latency({"dense": model, "pruned": small}, inputs, runs=runs)
     gain = speedup(times["dense"], times["pruned"])
     batch = (_shape(inputs) or (1,))[0]
-    run.log("latency", dense_ms=times["dense"].median, pruned_ms=times["pruned"].median, speedup=gain.median)
+    trail.log("latency", dense_ms=times["dense"].median, pruned_ms=times["pruned"].median, speedup=gain.median)
     if gain.median < 1.05:
-        run.notes.append(f"MACs fell but time did not: {gain.median:.2f}x on this machine at batch size {batch}")
+        trail.notes.append(f"MACs fell but time did not: {gain.median:.2f}x on this machine at batch size {batch}")
     settings = {"threads": torch.get_num_threads(), "batch": batch}
     return {k: Latency(t.median, t.iqr, t.runs, settings) for k, t in times.items()}
 
@@ -395,28 +423,3 @@ def _groups(graph: PruningGraph, plan: Plan) -> tuple[GroupWidth, ...]:
         )
         for g in graph.groups
     )
-
-
-def _write(result: Result, out: Path, source: Any, config: TrainConfig, recover: str, compare: Sequence[str]) -> None:
-    """The run's folder, as DESIGN section 2 lists it."""
-    card = result.card
-    save(result.model, out, source=source)
-    recipe: dict[str, Any] = {
-        "model": card.model,
-        "data": card.data,
-        "method": card.method,
-        **{f"budget.{k}": v for k, v in card.budget.items()},
-        "recover": recover,
-        "compare": list(compare),
-        "seed": card.seed,
-        **{k: v for k, v in result.plan.why.items() if k in ("round_to", "ranking", "protect", "floor", "uniform")},
-        **{f"training.{k}": v for k, v in _settings(config).items() if v is not None},
-    }
-    # Scalars and lists of them are written the same in JSON and TOML, but for the escapes of rare letters.
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in recipe.items()]
-    try:
-        write_atomic(out / "recipe.toml", "\n".join(lines) + "\n")
-        write_card(card, out / "card.json")
-    except OSError as error:
-        raise FileError(f"cannot write to {out}: {error.strerror or error}") from error
-    report.write_report([out])

@@ -2,7 +2,9 @@
 
 from secateur.methods.l1 import L1
 from secateur.methods.protocol import Evidence as Evidence
+from secateur.methods.protocol import Law as Law
 from secateur.methods.protocol import Method as Method
+from secateur.methods.protocol import configure as configure
 from secateur.methods.protocol import find as find
 
 REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (L1,)}

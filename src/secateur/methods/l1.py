@@ -10,11 +10,14 @@ together with all that is tied to them, unless protected. Where several layers p
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from secateur.graph import PruningGraph
 from secateur.methods.protocol import Evidence, Method
 from secateur.scores import Scores, score
 
 
+@dataclass(frozen=True)
 class L1(Method):
     """Keep the filters with the largest absolute weights."""
 

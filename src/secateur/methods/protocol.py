@@ -1,15 +1,19 @@
-"""What a method is: the one small base that every paper's file fills in, and the registry."""
+"""What a method is: the small base that every paper's file fills in, and how one is found and set."""
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from secateur._errors import UnknownName
+from torch import nn
+
+from secateur._errors import UnknownName, UsageError
 from secateur.graph import PruningGraph
 from secateur.scores import Scores
+from secateur.surgery import Plan
 
 
 @dataclass(frozen=True)
@@ -25,29 +29,75 @@ class Evidence:
     seed: int = 0
 
 
-class Method(ABC):
-    """A way of judging units.
+class Law:
+    """What a method does to the dense network while that is trained: any of the moments of the training loop.
 
-    Instances hold no state between runs: everything that :meth:`judge` needs is passed to it.
+    The loop calls ``on_epoch_start``, ``regulariser``, ``after_backward``, ``after_step`` and ``on_epoch_end`` where
+    they exist, and keeps ``state_dict()`` in its checkpoints (see :class:`secateur.training.Hook`).
+    """
+
+    def finish(self) -> None:
+        """After the last epoch: leave a plain network behind, with everything that was attached folded in."""
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way of finding out which units can go.
+
+    Subclasses are frozen dataclasses; their fields are the method's options. Instances hold no state between runs:
+    everything that a stage needs is passed to it. The stages, in order:
+
+    1. :meth:`law`: if the method ``trains``, a copy of the dense network is trained under it first;
+    2. :meth:`choose`: which units stay, for methods that are told how many; or else
+    3. :meth:`judge`: one score per unit, from which the budget makes a plan;
+    4. :meth:`refit`: the dense weights adjusted to what will be left.
 
     Attributes:
         name: as in ``sc.prune(method=name)``.
         summary: one line for the table of methods.
         ranking: how its scores compare between groups, see ``sc.plan``.
         needs_data: whether it cannot judge without training data.
+        trains: whether it trains the dense network before it judges.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     ranking: ClassVar[str] = "global"
     needs_data: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+
+    def schedule(self) -> Mapping[str, Any]:
+        """What the training under the law changes of the dense training: fields of ``TrainConfig``."""
+        return {}
+
+    def law(self, graph: PruningGraph, widths: Mapping[str, int]) -> Law:
+        """The law of the training before the judgement.
+
+        Args:
+            graph: of the copy that will be trained.
+            widths: how many units of each group would stay if the same share of every group went.
+        """
+        return Law()
+
+    def choose(
+        self, graph: PruningGraph, widths: Mapping[str, int], evidence: Evidence
+    ) -> Mapping[str, Sequence[int]] | None:
+        """The units that stay, so many of each group; ``None`` leaves it to :meth:`judge` and the budget."""
+        return None
 
     @abstractmethod
     def judge(self, graph: PruningGraph, evidence: Evidence) -> Scores:
         """One score per unit of every group that can be cut; higher means more worth keeping."""
 
+    def refit(self, graph: PruningGraph, plan: Plan, evidence: Evidence) -> nn.Module:
+        """The dense network, in a copy, with weights that make up for what the plan removes.
 
-def find(name: str, registry: dict[str, type[Method]]) -> type[Method]:
+        What is cut, and what the cut is proven against, is this network. By default it is the one that was judged.
+        """
+        return graph.model
+
+
+def find(name: str, registry: Mapping[str, type[Method]]) -> type[Method]:
     """Look a method up.
 
     Raises:
@@ -56,3 +106,27 @@ def find(name: str, registry: dict[str, type[Method]]) -> type[Method]:
     if name not in registry:
         raise UnknownName("method", name, registry)
     return registry[name]
+
+
+def configure(cls: type[Method], options: Mapping[str, Any] | None) -> Method:
+    """A method with its options set.
+
+    Raises:
+        UnknownName: it has no such option.
+        UsageError: values of the wrong kind, all of them at once.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    problems, given = [], dict(options or {})
+    for name, value in given.items():
+        if name not in fields:
+            hint = "" if fields else f"{cls.name} has no options"
+            raise UnknownName(f"option of {cls.name}", name, fields, hint=hint)
+        kinds = str(fields[name].type).split(" | ")
+        kind = {bool: "bool", int: "int", float: "float", str: "str", type(None): "None"}.get(type(value))
+        if kind == "int" and "int" not in kinds and "float" in kinds:
+            given[name] = float(value)
+        elif kind not in kinds:
+            problems.append(f"{name}={value!r} has to be of the kind {' or '.join(kinds)}")
+    if problems:
+        raise UsageError("\n".join([f"these options of {cls.name} do not work:", *problems]))
+    return cls(**given)

@@ -1,0 +1,84 @@
+"""What is asked to remain, with all that bounds the choice: the arguments of :func:`plan` as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur._errors import UsageError
+from secateur.budget.allocate import plan
+from secateur.budget.budget import Budget
+from secateur.budget.presets import preset_widths
+from secateur.graph import PruningGraph
+from secateur.surgery import Plan
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A target and its bounds, see :func:`plan`.
+
+    Args:
+        budget: what may remain; or give a ``preset``.
+        preset: predefined widths of a paper.
+        ranking: ``None`` is the method's own.
+
+    Raises:
+        UsageError: both a budget and a preset, or neither.
+    """
+
+    budget: Budget | None = None
+    preset: str | None = None
+    round_to: int = 8
+    ranking: str | None = None
+    protect: tuple[str, ...] = ()
+    floor: float = 0.1
+    uniform: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "protect", tuple(self.protect))
+        if (self.budget is None) == (self.preset is None):
+            raise UsageError("give either a budget (macs=50%) or a preset (resnet56-B), and not both")
+
+    def as_dict(self) -> dict[str, float | str]:
+        """As a card says it."""
+        return {**self.budget.as_dict()} if self.budget is not None else {"preset": str(self.preset)}
+
+    def plan(self, graph: PruningGraph, scores: Mapping[str, Tensor], ranking: str) -> Plan:
+        """The best units under the target.
+
+        Args:
+            ranking: how the scores compare between groups, unless the goal says it.
+
+        Raises:
+            SecateurError: as :func:`plan` and :func:`preset_widths`.
+        """
+        made = plan(
+            graph,
+            scores,
+            self.budget if self.budget is not None else preset_widths(self.preset or "", graph),
+            round_to=self.round_to,
+            ranking=self.ranking or ranking,
+            protect=self.protect,
+            floor=self.floor,
+            uniform=self.uniform,
+        )
+        return made.explain(preset=self.preset) if self.preset else made
+
+    def widths(self, graph: PruningGraph, ranking: str) -> dict[str, int]:
+        """How many units of each group stay where every unit is worth the same: the same share of every group."""
+        return self.plan(graph, {g.name: torch.ones(g.width) for g in graph.prunable}, ranking).widths
+
+    def keeping(self, graph: PruningGraph, keep: Mapping[str, Sequence[int]], ranking: str) -> Plan:
+        """The plan that keeps the given units, whose numbers are those of :meth:`widths`."""
+        chosen = {}
+        for group in graph.prunable:
+            scores = torch.zeros(group.width)
+            scores[list(keep.get(group.name, range(group.width)))] = 1
+            chosen[group.name] = scores
+        widths = {name: len(units) for name, units in keep.items()}
+        made = plan(graph, chosen, widths, protect=self.protect)
+        even = self.plan(graph, {g.name: torch.ones(g.width) for g in graph.prunable}, ranking).why
+        return made.explain(**{k: v for k, v in even.items() if k not in ("macs", "params")})
