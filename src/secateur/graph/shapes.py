@@ -36,21 +36,37 @@ def shape_of(*names: str) -> Callable[[Shape], Shape]:
     return register
 
 
+_META = torch.device("meta")
+
+
 def _blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device="meta")
+    return torch.empty(shape, dtype=like.dtype, device=_META)
 
 
 def _same(x: Tensor) -> Tensor | None:
     """A new tensor laid out like ``x``, unless its elements overlap or leave gaps."""
     if x.is_contiguous():
-        return torch.empty(x.shape, dtype=x.dtype, device="meta")
+        return torch.empty(x.shape, dtype=x.dtype, device=_META)
     strides = sorted((s, n) for n, s in zip(x.shape, x.stride()) if n > 1)
     expected = 1
     for stride, size in strides:
         if stride != expected:
             return None
         expected *= size
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=_META)
+
+
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
+    """``torch.broadcast_shapes`` of two shapes, ``None`` where they do not fit: that one takes longer than its uses."""
+    if len(a) < len(b):
+        a, b = b, a
+    lead = len(a) - len(b)
+    result = list(a[:lead])
+    for n, m in zip(a[lead:], b):
+        if n != m and n != 1 and m != 1:
+            return None
+        result.append(m if n == 1 else n)
+    return tuple(result)
 
 
 @shape_of(*_LIKE_FIRST.split())
@@ -72,9 +88,8 @@ def of_two(name: str, args: tuple, kwargs: dict) -> Any:
         if y.dtype != x.dtype:
             return None
         if y.shape != x.shape:
-            try:
-                shape = torch.broadcast_shapes(x.shape, y.shape)
-            except RuntimeError:
+            shape = _broadcast(x.shape, y.shape)
+            if shape is None:
                 return None
             if name.endswith("_"):
                 return x if shape == x.shape else None
@@ -87,8 +102,10 @@ def batch_norm(name: str, args: tuple, kwargs: dict) -> Any:
     x = args[0]
     if kwargs or (name != "_native_batch_norm_legit_no_training" and args[5]):
         return None
-    if any(t is not None and t.shape != x.shape[1:2] for t in args[1:5]):
-        return None
+    channels = x.shape[1:2]
+    for t in args[1:5]:
+        if t is not None and t.shape != channels:
+            return None
     y = _same(x)
     return None if y is None else (y, _blank((0,), x), _blank((0,), x))
 
@@ -97,9 +114,9 @@ def batch_norm(name: str, args: tuple, kwargs: dict) -> Any:
 def convolution(name: str, args: tuple, kwargs: dict) -> Any:
     x, weight, bias, stride, padding, dilation, transposed, _, groups = args
     axes = weight.dim() - 2
-    if kwargs or transposed or x.dim() != weight.dim() or not len(stride) == len(padding) == len(dilation) == axes:
-        return None
     shape, kernel = x.shape, weight.shape
+    if kwargs or transposed or len(shape) != len(kernel) or not len(stride) == len(padding) == len(dilation) == axes:
+        return None
     if shape[1] != kernel[1] * groups or kernel[0] % groups or not kernel[0] or x.dtype != weight.dtype:
         return None
     if bias is not None and bias.shape != kernel[:1]:
@@ -121,10 +138,140 @@ def layer_norm(name: str, args: tuple, kwargs: dict) -> Any:
     if kwargs or tuple(shape) != tail or any(t is not None and tuple(t.shape) != tail for t in (weight, bias)):
         return None
     lead = (*x.shape[:-count], *(1,) * count)
-    return torch.empty(x.shape, dtype=x.dtype, device="meta"), _blank(lead, x), _blank(lead, x)
+    return torch.empty(x.shape, dtype=x.dtype, device=_META), _blank(lead, x), _blank(lead, x)
 
 
 @shape_of("_adaptive_avg_pool2d")
 def adaptive_pool(name: str, args: tuple, kwargs: dict) -> Any:
     x, size = args
     return None if kwargs or len(size) != 2 else _blank((*x.shape[:-2], *size), x)
+
+
+@shape_of("native_group_norm")
+def group_norm(name: str, args: tuple, kwargs: dict) -> Any:
+    x, weight, bias, batch, channels, positions, groups = args[:7]
+    if kwargs or not x.is_contiguous() or x.dim() < 2 or x.shape[:2] != (batch, channels):
+        return None
+    if channels % groups or x.numel() != batch * channels * positions:
+        return None
+    if any(t is not None and t.shape != x.shape[1:2] for t in (weight, bias)):
+        return None
+    return _blank(x.shape, x), _blank((batch, groups), x), _blank((batch, groups), x)
+
+
+@shape_of("mean", "sum")
+def reduction(name: str, args: tuple, kwargs: dict) -> Any:
+    if kwargs or len(args) < 2 or not args[1]:
+        return None
+    x, dims, keepdim = args[0], args[1], len(args) > 2 and args[2]
+    if not x.is_floating_point() or not x.is_contiguous() or not x.numel():
+        return None
+    count = x.dim()
+    gone = {d % count for d in dims if -count <= d < count}
+    if len(gone) != len(dims):
+        return None
+    if keepdim:
+        return _blank(tuple([1 if d in gone else n for d, n in enumerate(x.shape)]), x)
+    return _blank(tuple([n for d, n in enumerate(x.shape) if d not in gone]), x)
+
+
+@shape_of("mm")
+def product(name: str, args: tuple, kwargs: dict) -> Any:
+    a, b = args
+    if kwargs or a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0] or a.dtype != b.dtype:
+        return None
+    return _blank((a.shape[0], b.shape[1]), a) if a.is_floating_point() else None
+
+
+@shape_of("addmm")
+def affine(name: str, args: tuple, kwargs: dict) -> Any:
+    bias, a, b = args[:3]
+    if len(args) > 3 or bias.dtype != a.dtype or bias.shape != b.shape[1:]:
+        return None
+    return product(name, (a, b), kwargs)
+
+
+@shape_of("bmm")
+def batched_product(name: str, args: tuple, kwargs: dict) -> Any:
+    a, b = args
+    if kwargs or a.dim() != 3 or b.dim() != 3 or a.dtype != b.dtype or not a.is_floating_point():
+        return None
+    (batch, n, k), (others, inner, m) = a.shape, b.shape
+    return _blank((batch, n, m), a) if batch == others and k == inner else None
+
+
+def _windows(x: Tensor, kernel: list, stride: list, padding: list, dilation: list, up: bool) -> tuple | None:
+    """The shape that a two-dimensional pooling gives."""
+    if x.dim() != 4 or not x.is_floating_point() or not x.is_contiguous() or not x.numel():
+        return None
+    if not len(kernel) == len(stride) == len(padding) == len(dilation) == 2:
+        return None
+    shape = list(x.shape[:2])
+    for n, k, s, p, d in zip(x.shape[2:], kernel, stride, padding, dilation):
+        if 2 * p > k or s < 1:
+            return None
+        length = (n + 2 * p - d * (k - 1) - 1 + (s - 1 if up else 0)) // s + 1
+        if up and (length - 1) * s >= n + p:
+            # No window begins in the padding behind the last element.
+            length -= 1
+        if length < 1:
+            return None
+        shape.append(length)
+    return tuple(shape)
+
+
+@shape_of("max_pool2d_with_indices")
+def max_pool(name: str, args: tuple, kwargs: dict) -> Any:
+    if kwargs:
+        return None
+    x, kernel, stride, padding, dilation, up = (*args, *([], [0, 0], [1, 1], False)[len(args) - 2 :])
+    shape = _windows(x, kernel, stride or kernel, padding, dilation, up)
+    return None if shape is None else (_blank(shape, x), torch.empty(shape, dtype=torch.int64, device=_META))
+
+
+@shape_of("avg_pool2d")
+def avg_pool(name: str, args: tuple, kwargs: dict) -> Any:
+    if kwargs or (len(args) > 6 and args[6] == 0):
+        return None
+    x, kernel, stride, padding, up = (*args[:5], *([], [0, 0], False)[len(args[:5]) - 2 :])
+    shape = _windows(x, kernel, stride or kernel, padding, [1, 1], up)
+    return None if shape is None else _blank(shape, x)
+
+
+@shape_of("cat")
+def cat(name: str, args: tuple, kwargs: dict) -> Any:
+    parts, axis = args[0], args[1] if len(args) > 1 else 0
+    if kwargs or not parts:
+        return None
+    shape, total = list(parts[0].shape), 0
+    if not -len(shape) <= axis < len(shape):
+        return None
+    axis %= len(shape)
+    for t in parts:
+        own = list(t.shape)
+        if t.dtype != parts[0].dtype or not t.is_contiguous() or len(own) != len(shape):
+            return None
+        total += own[axis]
+        own[axis] = shape[axis]
+        if own != shape:
+            return None
+    shape[axis] = total
+    return _blank(tuple(shape), parts[0])
+
+
+@shape_of("roll")
+def roll(name: str, args: tuple, kwargs: dict) -> Any:
+    x = args[0]
+    dims = args[2] if len(args) > 2 else ()
+    plain = not kwargs and len(dims) == len(args[1]) > 0 and x.numel() and all(-x.dim() <= d < x.dim() for d in dims)
+    return _blank(x.shape, x) if plain and x.is_contiguous() else None
+
+
+@shape_of("masked_fill", "masked_fill_")
+def masked_fill(name: str, args: tuple, kwargs: dict) -> Any:
+    x, mask, value = args
+    if kwargs or isinstance(value, Tensor) or mask.dtype != torch.bool or not x.is_contiguous():
+        return None
+    if _broadcast(x.shape, mask.shape) != x.shape:
+        return None
+    return x if name.endswith("_") else _blank(x.shape, x)

@@ -1,0 +1,94 @@
+"""What ``shapes.py`` answers is what PyTorch answers, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from secateur.graph.shapes import SHAPES
+from secateur.graph.trees import tensors
+
+_ATEN = torch.ops.aten
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+X, COLUMN = meta(2, 6, 8, 9), meta(2, 6, 1, 1)
+CHANNELS_LAST = X.to(memory_format=torch.channels_last)
+PLAIN: list[tuple[Any, tuple]] = [
+    (_ATEN.mean.dim, (X, [-1, -2], True)),
+    (_ATEN.mean.dim, (X, [2, 3])),
+    (_ATEN.sum.dim_IntList, (X, [1], True)),
+    (_ATEN.mean.dim, (CHANNELS_LAST, [-1, -2], True)),
+    (_ATEN.mean.dim, (X, [4])),
+    (_ATEN.mean.dim, (X, [1, -3])),
+    (_ATEN.mm.default, (meta(3, 4), meta(4, 5))),
+    (_ATEN.mm.default, (meta(3, 4), meta(5, 4).t())),
+    (_ATEN.mm.default, (meta(3, 4), meta(5, 4))),
+    (_ATEN.addmm.default, (meta(5), meta(3, 4), meta(4, 5))),
+    (_ATEN.addmm.default, (meta(4), meta(3, 4), meta(4, 5))),
+    (_ATEN.addmm.default, (meta(3, 5), meta(3, 4), meta(4, 5))),
+    (_ATEN.bmm.default, (meta(2, 3, 4), meta(2, 4, 5))),
+    (_ATEN.bmm.default, (meta(2, 3, 4), meta(1, 4, 5))),
+    *[
+        (_ATEN.max_pool2d_with_indices.default, (X, [k, k], *rest))
+        for k in (2, 3)
+        for rest in ([], [[2, 2]], [[2, 1], [1, 1]], [[2, 2], [1, 1], [2, 1], True], [[3, 3], [0, 0], [1, 1], True])
+    ],
+    (_ATEN.max_pool2d_with_indices.default, (X, [3, 3], [2, 2], [2, 2])),
+    (_ATEN.max_pool2d_with_indices.default, (X, [30, 3])),
+    *[
+        (_ATEN.avg_pool2d.default, (X, [3, 3], *rest))
+        for rest in ([], [[2, 2]], [[2, 2], [1, 1]], [[2, 2], [1, 1], True], [[2, 2], [1, 1], True, False, 4])
+    ],
+    (_ATEN.cat.default, ([X, X, meta(2, 4, 8, 9)], 1)),
+    (_ATEN.cat.default, ([COLUMN, COLUMN], -3)),
+    (_ATEN.cat.default, ([X, CHANNELS_LAST], 1)),
+    (_ATEN.cat.default, ([meta(0), X], 1)),
+    (_ATEN.cat.default, ([X, meta(2, 4, 8, 8)], 1)),
+    (_ATEN.cat.default, ([X, X.double()], 1)),
+    (_ATEN.roll.default, (X, [1, 2], [2, 3])),
+    (_ATEN.roll.default, (X, [1])),
+    (_ATEN.masked_fill.Scalar, (X, meta(8, 9, dtype=torch.bool), 1.0)),
+    (_ATEN.masked_fill_.Scalar, (X, meta(2, 6, 8, 1, dtype=torch.bool), 1.0)),
+    (_ATEN.masked_fill.Scalar, (COLUMN, meta(8, 9, dtype=torch.bool), 1.0)),
+    (_ATEN.native_group_norm.default, (X, meta(6), meta(6), 2, 6, 72, 3, 1e-5)),
+    (_ATEN.native_group_norm.default, (X, None, None, 2, 6, 72, 4, 1e-5)),
+    (_ATEN.native_layer_norm.default, (X, [9], meta(9), meta(9), 1e-5)),
+    (_ATEN.mul.Tensor, (X, COLUMN)),
+    (_ATEN.mul.Tensor, (meta(9), X)),
+    (_ATEN.mul.Tensor, (COLUMN, meta(1, 1, 8, 9))),
+    (_ATEN.add.Tensor, (X, X)),
+    (_ATEN.add.Tensor, (X, meta(5))),
+    (_ATEN.convolution.default, (X, meta(4, 3, 3, 3), meta(4), [2, 2], [1, 1], [1, 1], False, [0, 0], 2)),
+    (_ATEN.convolution.default, (X, meta(4, 5, 3, 3), None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1)),
+    (_ATEN.relu.default, (CHANNELS_LAST,)),
+    (_ATEN._adaptive_avg_pool2d.default, (X, [3, 4])),
+]
+
+
+def layout(results: Any) -> list[tuple]:
+    return [(t.shape, t.stride(), t.dtype, t.device) for t in tensors(results)]
+
+
+@pytest.mark.parametrize(("func", "args"), PLAIN, ids=[str(k) for k in range(len(PLAIN))])
+def test_an_answer_is_pytorchs(func: Any, args: tuple) -> None:
+    name = func.overloadpacket.__name__
+    answer = SHAPES[name](name, args, {})
+    try:
+        want = func(*args)
+    except (RuntimeError, IndexError):
+        assert answer is None
+    else:
+        assert answer is None or layout(answer) == layout(want)
+
+
+def test_what_networks_ask_for_is_answered() -> None:
+    answered = [
+        func for func, args in PLAIN if SHAPES[name := func.overloadpacket.__name__](name, args, {}) is not None
+    ]
+    assert {f.overloadpacket.__name__ for f in answered} == {f.overloadpacket.__name__ for f, _ in PLAIN}
