@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import secateur as sc
 from secateur import models
 from secateur._errors import UsageError
+from secateur.models.cifar_densenet import cifar_densenet
+from secateur.models.cifar_preresnet import cifar_preresnet
 from secateur.models.cifar_resnet import PadShortcut, cifar_resnet
 from secateur.models.cifar_vgg import CifarVGG
 
@@ -24,6 +27,13 @@ COUNTS = {
     "cifar-resnet110": (252_887_680, 1_727_962),
     "cifar-vgg16": (313_201_664, 14_724_042),
     "cifar-vgg19": (398_136_320, 20_035_018),
+    "cifar-preresnet20": (33_737_216, 219_482),
+    "cifar-preresnet56": (87_214_592, 590_426),
+    "cifar-preresnet110": (167_430_656, 1_146_842),
+    "cifar-preresnet164": (247_646_720, 1_703_258),
+    "cifar-densenet40": (282_917_328, 1_059_298),
+    "cifar-densenet-bc100": (287_929_692, 769_162),
+    "vgg16-gap": (15_347_142_656, 15_227_688),
     "lenet5": (2_293_000, 431_080),
     "digits-resnet": (6_573_312, 696_042),
 }
@@ -55,12 +65,79 @@ def test_counts_with_convolution_shortcuts(depth: int, expected: tuple[int, int]
     assert count(cifar_resnet(depth, shortcut="conv"), (3, 32, 32)) == expected
 
 
+@pytest.mark.parametrize("depth", [20, 56, 110, 164])
+def test_pre_activation_counts_by_hand(depth: int):
+    n, macs, params, stream = (depth - 2) // 9, 432 * 32**2, 432, 16
+    for stage, width in enumerate((16, 32, 64)):
+        before = after = (32 >> stage) ** 2
+        if stage:
+            before = 4 * after
+        for i in range(n):
+            inside, out = 9 * width * width + width * 4 * width, 4 * width
+            macs += stream * width * (before if i == 0 else after) + inside * after
+            params += stream * width + inside + 2 * (stream + 2 * width)
+            if i == 0:
+                macs += stream * out * after
+                params += stream * out
+            stream = out
+    assert (macs + 2560, params + 2 * 256 + 2570) == COUNTS[f"cifar-preresnet{depth}"]
+
+
+@pytest.mark.parametrize(("name", "bottleneck"), [("cifar-densenet40", False), ("cifar-densenet-bc100", True)])
+def test_dense_counts_by_hand(name: str, bottleneck: bool):
+    layers, c = (16, 24) if bottleneck else (12, 24)
+    macs, params = 27 * c * 32**2, 27 * c
+    for stage in range(3):
+        area = (32 >> stage) ** 2
+        for _ in range(layers):
+            weights = c * 48 + 9 * 48 * 12 if bottleneck else 9 * c * 12
+            macs += weights * area
+            params += weights + 2 * c + (96 if bottleneck else 0)
+            c += 12
+        if stage < 2:
+            kept = c // 2 if bottleneck else c
+            macs += c * kept * area
+            params += c * kept + 2 * c
+            c = kept
+    assert (macs + 10 * c, params + 2 * c + 10 * c + 10) == COUNTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("vgg11_bn", (7_609_090_048, 132_868_840)), ("vgg16_bn", (15_470_264_320, 138_365_992))],
+)
+def test_counts_of_torchvision_vggs(name: str, expected: tuple[int, int]):
+    assert count(models.build(f"torchvision:{name}"), (3, 224, 224)) == expected
+
+
+def test_where_batch_norms_start():
+    def scales(name: str) -> set[float]:
+        norms = (m for m in models.build(name).modules() if isinstance(m, nn.BatchNorm2d))
+        return {value for m in norms for value in m.weight.tolist()}
+
+    slimmed = ("cifar-vgg16", "cifar-vgg19", "cifar-preresnet164", "cifar-densenet40")
+    assert [scales(name) for name in slimmed] == [{0.5}] * 4
+    assert [scales(name) for name in ("cifar-resnet20", "cifar-preresnet110", "cifar-densenet-bc100")] == [{1.0}] * 3
+
+
+@pytest.mark.parametrize("name", ["cifar-preresnet20", "cifar-densenet40", "cifar-densenet-bc100", "cifar-vgg19"])
+def test_half_of_it_is_cut_exactly(name: str):
+    model, x = models.build(name).eval(), torch.zeros(1, 3, 32, 32)
+    graph = sc.trace(model, x)
+    plan = sc.plan(graph, sc.score(graph, "l1"), sc.Budget(macs=0.5))
+    assert sc.verify(model, plan, x).exact
+    assert count(sc.cut(model, plan), (3, 32, 32))[0] == plan.why["macs"] <= 0.5 * COUNTS[name][0]
+
+
 def test_counts_of_vgg16_a():
     widths = (32, 64, 128, 128, 256, 256, 256, 256, 256, 256, 256, 256, 256)
     assert count(CifarVGG(16, widths=widths), (3, 32, 32)) == (206_146_048, 5_261_866)
 
 
-@pytest.mark.parametrize("name", ["cifar-resnet20", "cifar-vgg16", "lenet5", "digits-resnet"])
+@pytest.mark.parametrize(
+    "name",
+    ["cifar-resnet20", "cifar-vgg16", "cifar-preresnet20", "cifar-densenet40", "vgg16-gap", "lenet5", "digits-resnet"],
+)
 def test_classes_and_channels_are_passed_on(name: str):
     shape = models.default_input_shape(name)
     assert shape is not None
@@ -72,8 +149,6 @@ def test_the_initialisation_is_he_fan_out():
     conv = models.build("cifar-vgg16").get_submodule("features.7")
     assert isinstance(conv, nn.Conv2d)
     assert conv.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
-    gammas = [m.weight for m in models.build("cifar-vgg19").modules() if isinstance(m, nn.BatchNorm2d)]
-    assert all(torch.equal(g, torch.full_like(g, 0.5)) for g in gammas)
 
 
 def test_the_padded_shortcut_is_exact():
@@ -87,6 +162,10 @@ def test_the_padded_shortcut_is_exact():
 def test_depths_and_widths_that_do_not_fit():
     with pytest.raises(UsageError, match="6n \\+ 2"):
         cifar_resnet(21)
+    with pytest.raises(UsageError, match="9n \\+ 2"):
+        cifar_preresnet(44)
+    with pytest.raises(UsageError, match="6n \\+ 4"):
+        cifar_densenet(43, bottleneck=True)
     with pytest.raises(UsageError, match="16 or 19"):
         CifarVGG(11)
     with pytest.raises(UsageError, match="13 convolutions, but 2"):

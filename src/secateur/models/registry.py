@@ -12,6 +12,8 @@ from torch import nn
 
 from secateur._errors import UnknownName, UsageError
 from secateur._user_code import is_user_code
+from secateur.models.cifar_densenet import cifar_densenet
+from secateur.models.cifar_preresnet import cifar_preresnet
 from secateur.models.cifar_resnet import cifar_resnet
 from secateur.models.cifar_vgg import CifarVGG
 from secateur.models.digits_resnet import digits_resnet
@@ -20,6 +22,7 @@ from secateur.models.lenet5 import LeNet5
 from secateur.models.timm_models import build_timm, timm_input_shape
 from secateur.models.torchvision_models import build_torchvision, torchvision_input_shape
 from secateur.models.user_file import build_from_file
+from secateur.models.vgg_gap import VGGGap
 from secateur.models.weights import load_weights
 
 
@@ -47,6 +50,7 @@ class _BuiltIn:
 
 _CIFAR = (3, 32, 32)
 _RESNET = "CIFAR ResNet-{}, {} blocks a stage, parameter-free shortcuts (He 2016)"
+_PRERESNET = "CIFAR pre-activation ResNet-{}, {} bottlenecks a stage (He 2016b)"
 _BUILT_IN: dict[str, _BuiltIn] = {
     "lenet5": _BuiltIn(LeNet5, (1, 28, 28), "LeNet-5 as Caffe ships it: 20, 50, 800 -> 500 (LeCun 1998)"),
     "digits-resnet": _BuiltIn(digits_resnet, (1, 8, 8), "small residual network for 8x8 digits: what the demo prunes"),
@@ -56,6 +60,20 @@ _BUILT_IN: dict[str, _BuiltIn] = {
     },
     "cifar-vgg16": _BuiltIn(partial(CifarVGG, 16), _CIFAR, "VGG-16 with BN and one linear layer (Simonyan 2015)"),
     "cifar-vgg19": _BuiltIn(partial(CifarVGG, 19), _CIFAR, "VGG-19 with BN and one linear layer (Simonyan 2015)"),
+    **{
+        f"cifar-preresnet{depth}": _BuiltIn(
+            partial(cifar_preresnet, depth, bn_gamma=gamma), _CIFAR, _PRERESNET.format(depth, (depth - 2) // 9)
+        )
+        # Where the pruning papers start the BN scales of each of these nets.
+        for depth, gamma in ((20, 0.5), (56, 0.5), (110, 1.0), (164, 0.5))
+    },
+    "cifar-densenet40": _BuiltIn(
+        partial(cifar_densenet, 40, bn_gamma=0.5), _CIFAR, "CIFAR DenseNet-40, growth 12, no bottlenecks (Huang 2017)"
+    ),
+    "cifar-densenet-bc100": _BuiltIn(
+        partial(cifar_densenet, 100, True), _CIFAR, "CIFAR DenseNet-BC-100, growth 12, bottlenecks (Huang 2017)"
+    ),
+    "vgg16-gap": _BuiltIn(VGGGap, (3, 224, 224), "VGG-16 with global average pooling, for ImageNet (Luo 2017)"),
 }
 _SOURCES = (
     ModelEntry("torchvision:NAME", "any model of torchvision, as torchvision:resnet50"),
