@@ -114,6 +114,8 @@ class Ledger:
         self.literals: list[Literal] = []
         #: Of some labels at least so many have to stay, because the code chooses that many of them.
         self.leasts: list[tuple[Tensor, int]] = []
+        #: Labels that count copies of one and the same thing, as ``expand`` makes them.
+        self.spread: set[int] = set()
         self._locks: list[tuple[Tensor, str]] = []
         #: Ties that may contain a fixed index, and how many locks there were before each.
         self._unexamined: list[tuple[Tensor, Tensor, str, int]] = []

@@ -10,6 +10,7 @@ from secateur.graph.rules import (  # noqa: F401 - each registers its own
     orders,
     positions,
     reparametrised,
+    spreads,
     transforms,
     windows,
 )

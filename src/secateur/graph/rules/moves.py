@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secateur.graph.labels import Labels, compressed, narrowed, settle, varying
 from secateur.graph.rules.combinations import pointwise
+from secateur.graph.rules.layouts import joined
 from secateur.graph.rules.registry import argument, axes_of, rule, unknown
 from secateur.graph.rules.strides import stride_of_units
 
@@ -42,7 +43,7 @@ def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any) -> No
         run.set(target, Labels(tuple(systems), labels.is_weight, labels.is_uniform))
 
 
-@rule("permute", "transpose", "t", "expand", "squeeze", "unsqueeze", "diagonal", "swapaxes", "movedim", "unfold", "mT")
+@rule("permute", "transpose", "t", "squeeze", "unsqueeze", "diagonal", "swapaxes", "movedim", "unfold", "mT")
 @rule("repeat", "flip", "pixel_shuffle", "pixel_unshuffle", "adjoint")
 def move(run, func, args, kwargs, out) -> None:
     _moved(run, run.labels(args[0]), lambda s: func(s, *args[1:], **kwargs), out)
@@ -50,7 +51,10 @@ def move(run, func, args, kwargs, out) -> None:
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
 def view(run, func, args, kwargs, out) -> None:
-    _moved(run, run.labels(args[0]), lambda s: s.reshape(out.shape), out)
+    labels = run.labels(args[0])
+    if len(labels.systems) > 1:
+        labels = joined(run, labels, args[0].shape, out.shape)
+    _moved(run, labels, lambda s: s.reshape(out.shape), out)
 
 
 @rule("channel_shuffle", "native_channel_shuffle")

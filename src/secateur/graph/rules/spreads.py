@@ -1,0 +1,29 @@
+"""Copies that ``expand`` makes: one and the same thing, as often as the code asks for."""
+
+from __future__ import annotations
+
+from secateur.graph.labels import Labels, along
+from secateur.graph.rules.moves import move
+from secateur.graph.rules.registry import rule
+
+
+@rule("expand")
+def expand(run, func, args, kwargs, out) -> None:
+    """An axis of copies has labels that lie on no parameter, so that it can follow what it meets.
+
+    The one head of keys and values that all heads of queries share is the case in point. What is computed from
+    parameters alone fits any size without them, because nothing is done to it before it meets an activation.
+    """
+    move(run, func, args, kwargs, out)
+    x, labels = args[0], run.labels(out)
+    if not labels.systems or labels.is_weight:
+        return
+    lead = out.dim() - x.dim()
+    copied = [a for a, n in enumerate(out.shape) if n > 1 and (a < lead or x.shape[a - lead] == 1)]
+    systems = list(labels.systems)
+    for axis in copied:
+        line = run.ledger.take(out.shape[axis])
+        run.ledger.spread.update(line.tolist())
+        systems.append(along(axis, out.shape, line))
+    if copied:
+        run.set(out, Labels(tuple(systems)))
