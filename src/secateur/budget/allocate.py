@@ -8,6 +8,7 @@ say) make that cost jump, so what is left of the budget is then given back one s
 from __future__ import annotations
 
 import fnmatch
+import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,10 +22,12 @@ from secateur.budget.budget import Budget
 from secateur.budget.lane import Lane, Share, make_lane
 from secateur.budget.uniform import narrow_until_said, uniform_lanes
 from secateur.graph import Group, PruningGraph
+from secateur.graph.cost import Meter
 from secateur.surgery import Plan, follow, make_plan
 
 RANKINGS = {
     "global": "one ranking over the network, scores divided by their group's mean",
+    "raw": "one ranking over the network, scores as they are",
     "layer": "the same share of every group",
 }
 
@@ -48,7 +51,7 @@ def plan(
         budget: a target, or the width of every group by name (a preset); groups not named stay whole.
         round_to: widths of channels snap to multiples of this, because odd widths are often slower. A group narrower
             than twice this snaps to a quarter of its width. 1 turns it off.
-        ranking: ``"global"`` or ``"layer"``.
+        ranking: ``"global"``, ``"raw"`` or ``"layer"``, see :data:`RANKINGS`.
         protect: names or patterns (``layer1.*``) of groups, modules or parameters that stay whole.
         floor: the least share of a group that stays; at least one unit always does.
         uniform: groups that do the same job in every layer of a stack keep the same width (their units may differ),
@@ -73,26 +76,31 @@ def plan(
         why["budget"] = budget.as_dict()
         if uniform:
             why |= {"uniform": True, "held": held}
-            made = narrow_until_said(lanes, kept, lambda k: _made(graph, scores, _group_widths(lanes, k), why))
-        else:
-            made = _made(graph, scores, _group_widths(lanes, kept), why)
-    else:
-        if uniform:
-            raise UsageError("uniform=True chooses widths for a budget; a preset has its own: give one of the two")
-        _check_widths(graph, scores, budget)
-        widths = {n: w for n, w in budget.items() if n not in spared}
-        made = _made(graph, scores, widths, {"widths": dict(widths), "protect": list(protect)})
-    cost, dense = graph.cost(made.widths), graph.cost()
-    return made.explain(macs=cost.macs, params=cost.params, dense_macs=dense.macs, dense_params=dense.params)
+            return narrow_until_said(lanes, kept, lambda k: _made(graph, scores, _group_widths(lanes, k), why))
+        return _made(graph, scores, _group_widths(lanes, kept), why)
+    if uniform:
+        raise UsageError("uniform=True chooses widths for a budget; a preset has its own: give one of the two")
+    _check_widths(graph, scores, budget)
+    widths = {n: w for n, w in budget.items() if n not in spared}
+    return _made(graph, scores, widths, {"widths": dict(widths), "protect": list(protect)})
 
 
 def _made(graph: PruningGraph, scores: Mapping[str, Tensor], widths: Mapping[str, int], why: Mapping[str, Any]) -> Plan:
-    """The plan that keeps the best units of every group."""
-    keep = {}
-    for name, width in widths.items():
-        best = torch.argsort(scores[name].double(), descending=True, stable=True)[:width]
-        keep[name] = sorted(best.tolist())
-    return follow(graph, make_plan(graph, keep, **why))
+    """The plan that keeps the best units of every group, with what it costs."""
+    full = graph.widths
+    keep = {n: _best(scores[n].detach().double().cpu().numpy(), w) for n, w in widths.items() if w < full[n]}
+    made = follow(graph, make_plan(graph, keep, **why))
+    cost, dense = graph.cost(widths), graph.cost()
+    return made.explain(macs=cost.macs, params=cost.params, dense_macs=dense.macs, dense_params=dense.params)
+
+
+def _best(scores: np.ndarray, count: int) -> np.ndarray:
+    """The places of the highest scores, in ascending order; of equal ones the first."""
+    bar = np.partition(scores, -count)[-count]
+    chosen = scores > bar
+    equal = np.flatnonzero(scores == bar)
+    chosen[equal[: count - np.count_nonzero(chosen)]] = True
+    return np.flatnonzero(chosen)
 
 
 def _check(ranking: str, round_to: int, floor: float) -> None:
@@ -121,7 +129,7 @@ def _check_widths(graph: PruningGraph, scores: Mapping[str, Tensor], widths: Map
 
 def _sound(scores: Tensor, name: str, width: int) -> Tensor:
     values = scores.detach().double().cpu()
-    if values.shape != (width,) or not bool(torch.isfinite(values).all()):
+    if values.shape != (width,) or not np.isfinite(values.numpy()).all():
         raise UsageError(f"the scores of {name} must be {width} finite numbers, got {_described(values)}")
     return values
 
@@ -175,56 +183,63 @@ def _allocate(
     graph: PruningGraph, lanes: list[Lane], budget: Budget, ranking: str, spared: set[str], held: Mapping[str, str]
 ) -> dict[str, int]:
     """How much of every lane is kept."""
-    dense = graph.cost()
-    limit = budget.limit(dense)
-
-    def spend(kept: Mapping[str, int]) -> float:
-        return getattr(graph.cost(_group_widths(lanes, kept)), budget.metric)
-
-    least = {lane.name: lane.floor for lane in lanes}
-    if spend(least) > limit:
-        raise BudgetError(_unreachable(graph, lanes, budget, limit, spend(least), spared, held))
+    limit = budget.limit(graph.cost())
+    full = np.array([lane.width for lane in lanes], dtype=np.int64)
+    floors = np.array([lane.floor for lane in lanes], dtype=np.int64)
+    steps = np.array([lane.step for lane in lanes], dtype=np.int64)
+    meter = graph.meter(budget.metric, [{s.group.name: s.per_step for s in lane.shares} for lane in lanes])
+    least = round(meter.take(full - floors))
+    if least > limit:
+        raise BudgetError(_unreachable(graph, lanes, budget, limit, least, spared, held))
 
     if ranking == "layer":
         ranks = [(np.arange(lane.width, 0, -1) - 0.5) / lane.width for lane in lanes]
     else:
         ranks = [lane.rank for lane in lanes]
-    merged = np.sort(np.concatenate(ranks)) if ranks else np.zeros(0)
+    merged = np.concatenate(ranks) if ranks else np.zeros(0)
+    ascending = np.sort(merged)
+    starts = np.cumsum(full) - full
 
-    def widths_at(dropped: int) -> dict[str, int]:
-        bar = merged[dropped] if dropped < len(merged) else np.inf
-        return {lane.name: lane.snap((rank >= bar).sum()) for lane, rank in zip(lanes, ranks)}
+    def kept_at(dropped: int) -> np.ndarray:
+        bar = ascending[dropped] if dropped < len(ascending) else np.inf
+        kept = np.add.reduceat(merged >= bar, starts, dtype=np.int64) if lanes else full
+        return np.where(kept >= full, full, np.maximum(floors, kept // steps * steps))
 
-    low, high = 0, len(merged)
+    low, high = 0, len(ascending)
     while low < high:
         middle = (low + high) // 2
-        if spend(widths_at(middle)) <= limit:
+        if meter.take(full - kept_at(middle)) <= limit:
             high = middle
         else:
             low = middle + 1
-    return _give_back(lanes, ranks, widths_at(low), limit, spend)
+    kept = kept_at(low)
+    meter.take(full - kept)
+    return _give_back(lanes, ranks, kept.tolist(), limit, meter)
 
 
 def _give_back(
-    lanes: list[Lane], ranks: list[np.ndarray], widths: dict[str, int], limit: float, spend
+    lanes: list[Lane], ranks: list[np.ndarray], kept: list[int], limit: float, meter: Meter
 ) -> dict[str, int]:
     """Widen groups step by step, the best dropped unit first, as long as the budget holds.
 
     Of equal units the one of the group that has lost the larger share comes first, so that scores that say nothing
     (all alike) thin the network evenly instead of emptying its last layers.
     """
-    open_lanes = {lane.name: (lane, rank) for lane, rank in zip(lanes, ranks) if widths[lane.name] < lane.width}
-    while open_lanes:
-        name = max(open_lanes, key=lambda n: (open_lanes[n][1][widths[n]], -widths[n] / open_lanes[n][0].width))
-        lane, _ = open_lanes[name]
-        wider = min(lane.width, (widths[name] // lane.step + 1) * lane.step)
-        if spend({**widths, name: wider}) <= limit:
-            widths[name] = wider
-            if wider == lane.width:
-                del open_lanes[name]
-        else:
-            del open_lanes[name]
-    return widths
+
+    def offer(k: int) -> tuple[float, float, int]:
+        return -ranks[k][kept[k]], kept[k] / lanes[k].width, k
+
+    offers = [offer(k) for k, lane in enumerate(lanes) if kept[k] < lane.width]
+    heapq.heapify(offers)
+    while offers:
+        _, _, k = heapq.heappop(offers)
+        lane = lanes[k]
+        wider = min(lane.width, (kept[k] // lane.step + 1) * lane.step)
+        if meter.give_back(k, wider - kept[k], limit):
+            kept[k] = wider
+            if wider < lane.width:
+                heapq.heappush(offers, offer(k))
+    return {lane.name: width for lane, width in zip(lanes, kept)}
 
 
 def _unreachable(

@@ -28,7 +28,7 @@ class Lane:
         width: number of steps; one more or less is one unit of a lane that is a single group.
         rank: worth of each step, best first, shape ``[width]``.
         floor: steps that always stay.
-        step: steps are kept in multiples of this.
+        step: steps are kept in multiples of this, unless that is all or the floor.
         shares: the groups.
     """
 
@@ -39,13 +39,6 @@ class Lane:
     step: int
     shares: tuple[Share, ...]
 
-    def snap(self, kept: np.ndarray | int) -> int:
-        """The nearest allowed width that is not larger; never below the floor."""
-        kept = int(kept)
-        if kept >= self.width:
-            return self.width
-        return max(self.floor, kept // self.step * self.step)
-
     def group_widths(self, kept: int) -> dict[str, int]:
         """Width of each of its groups when so many steps are kept."""
         gone = self.width - kept
@@ -53,7 +46,7 @@ class Lane:
 
 
 def make_lane(
-    name: str, shares: Iterable[Share], scores: Mapping[str, np.ndarray], round_to: int, floor: float
+    name: str, shares: Iterable[Share], scores: Mapping[str, np.ndarray], round_to: int, floor: float, raw: bool = False
 ) -> Lane:
     """Put groups into one lane.
 
@@ -62,22 +55,24 @@ def make_lane(
             mean of the group.
         round_to: widths of channels snap to multiples of this, see ``plan``.
         floor: least share of each group.
+        raw: take scores as they are, not divided.
     """
     shares = tuple(shares)
     width = min(s.group.width // s.per_step for s in shares)
     ranks = []
     for share in shares:
         values = scores[share.group.name]
-        values = np.sort(values)[::-1] / (float(np.abs(values).mean()) or 1.0)
+        values = np.sort(values)[::-1] / (1.0 if raw else float(np.abs(values).mean()) or 1.0)
         # What does not fill a step of its own stays with the best.
-        spare = share.group.width - width * share.per_step
-        ranks.append(values[spare:].reshape(width, share.per_step).mean(axis=1))
+        values = values[share.group.width - width * share.per_step :]
+        ranks.append(values if share.per_step == 1 else values.reshape(width, share.per_step).mean(axis=1))
     steps = [_steps(s.group, round_to, floor) if s.per_step == 1 else (1, 1) for s in shares]
     least = max(
         least if s.per_step == 1 else width - (s.group.width - math.ceil(floor * s.group.width)) // s.per_step
         for s, (least, _) in zip(shares, steps)
     )
-    return Lane(name, width, np.mean(ranks, axis=0), max(1, least), max(step for _, step in steps), shares)
+    rank = ranks[0] if len(ranks) == 1 else np.mean(ranks, axis=0)
+    return Lane(name, width, rank, max(1, least), max(step for _, step in steps), shares)
 
 
 def _steps(group: Group, round_to: int, floor: float) -> tuple[int, int]:

@@ -7,6 +7,7 @@ Parameters are counted the same way, so one small object answers in microseconds
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,8 +62,9 @@ class Polynomial:
                 key = tuple(sorted(axes))
                 merged[key] = merged.get(key, 0) + coefficient
             most = max((len(axes) for axes in merged), default=1) or 1
-            self._axes[metric] = np.array([[*axes, *[one] * (most - len(axes))] for axes in merged], dtype=np.int64)
-            self._axes[metric] = self._axes[metric].reshape(-1, most)
+            padded = np.array([[*axes, *[one] * (most - len(axes))] for axes in merged], dtype=np.int64)
+            # Factors lie along the first axis: numpy multiplies a few long lines faster than many short ones.
+            self._axes[metric] = np.ascontiguousarray(padded.reshape(-1, most).T)
             self._coefficients[metric] = np.array(list(merged.values()), dtype=np.float64)
 
     def __call__(self, metric: str, widths: Any) -> Any:
@@ -72,9 +74,70 @@ class Polynomial:
             w = widths.to(torch.float64)
             matrix = torch.as_tensor(self._matrix, device=w.device)
             extents = torch.as_tensor(self._fixed, device=w.device) + matrix @ w
-            return (torch.as_tensor(coefficients, device=w.device) * extents[torch.as_tensor(axes)].prod(1)).sum()
+            return (torch.as_tensor(coefficients, device=w.device) * extents[torch.as_tensor(axes)].prod(0)).sum()
         extents = self._fixed + self._matrix @ np.asarray(widths, dtype=np.float64)
-        return round(float((coefficients * extents[axes].prod(1)).sum()))
+        return round(float((coefficients * extents[axes].prod(0)).sum()))
 
     def cost(self, widths: Any) -> Cost:
         return Cost(self("macs", widths), self("params", widths))
+
+    def meter(self, metric: str, widths: np.ndarray, lanes: Sequence[Mapping[int, int]]) -> Meter:
+        """The metric as a function of the steps that are taken from several lanes.
+
+        Args:
+            widths: of every group of the dense model, shape ``[groups]``.
+            lanes: how many units each group loses with a step, by number of the group; a group is in one lane only.
+        """
+        extents = self._fixed + self._matrix @ np.asarray(widths, dtype=np.float64)
+        groups = [(k, group, loss) for k, lane in enumerate(lanes) for group, loss in lane.items()]
+        of, columns, losses = (np.array(some, dtype=np.int64) for some in (zip(*groups) if groups else ((), (), ())))
+        column, row = np.nonzero(self._matrix.T[columns])
+        slopes = losses[column] * self._matrix[row, columns[column]]
+        return Meter(extents, of[column], row, slopes, self._coefficients[metric], self._axes[metric])
+
+
+class Meter:
+    """One metric while steps are taken from lanes and given back; a lane is groups that lose units together.
+
+    Args:
+        extents: length of each axis before anything is taken.
+        lane, row, slope: one entry for each axis that a lane shortens: by how much, when one step is taken from it.
+            Ascending by lane.
+        coefficients, axes: of the terms, shapes ``[terms]`` and ``[factors, terms]``.
+    """
+
+    def __init__(
+        self,
+        extents: np.ndarray,
+        lane: np.ndarray,
+        row: np.ndarray,
+        slope: np.ndarray,
+        coefficients: np.ndarray,
+        axes: np.ndarray,
+    ):
+        self._dense, self._lane, self._row, self._slope = extents, lane, row, slope
+        self._coefficients, self._axes = coefficients, axes
+
+    def take(self, steps: np.ndarray) -> float:
+        """The metric when so many steps are taken from each lane of the dense model, shape ``[lanes]``."""
+        self._extents = self._dense - np.bincount(self._row, self._slope * steps[self._lane], len(self._dense))
+        self._values = self._coefficients * self._extents[self._axes].prod(0)
+        self._total = float(self._values.sum())
+        return self._total
+
+    def give_back(self, lane: int, steps: int, limit: float) -> bool:
+        """Give steps back to one lane, unless the metric would be more than ``limit``; whether it was done.
+
+        Only the terms that have an axis of the lane are looked at. Sums of whole numbers are exact in float64.
+        """
+        some = slice(*np.searchsorted(self._lane, (lane, lane + 1)))
+        extents = self._extents.copy()
+        np.add.at(extents, self._row[some], steps * self._slope[some])
+        terms = np.flatnonzero((extents != self._extents)[self._axes].any(0))
+        values = self._coefficients[terms] * extents[self._axes[:, terms]].prod(0)
+        total = self._total + float((values - self._values[terms]).sum())
+        if total > limit:
+            return False
+        self._extents, self._total = extents, total
+        self._values[terms] = values
+        return True

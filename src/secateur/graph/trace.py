@@ -16,7 +16,7 @@ from secateur._errors import UnknownName, UsageError
 from secateur.graph.admit import check_model, elsewhere
 from secateur.graph.blocks import Block
 from secateur.graph.capture import Capture, capture
-from secateur.graph.cost import Cost, Polynomial
+from secateur.graph.cost import Cost, Meter, Polynomial
 from secateur.graph.explain import Explainer
 from secateur.graph.explanation import Explanation
 from secateur.graph.groups import Group
@@ -92,6 +92,13 @@ class PruningGraph:
         """The dense width of every group that can be cut."""
         return {g.name: g.width for g in self.prunable}
 
+    def on(self, model: nn.Module) -> PruningGraph:
+        """The same graph over another instance of the same architecture: a copy that was trained further, say."""
+        other = copy.copy(self)
+        other.model = model
+        other.__dict__.pop("_explainer", None)
+        return other
+
     def __getitem__(self, name: str) -> Group:
         return self.groups[self._by_name[name]]
 
@@ -121,6 +128,16 @@ class PruningGraph:
         for name, width in widths.items():
             dense[self._by_name[name]] = width
         return self._polynomial.cost(dense)
+
+    def meter(self, metric: str, lanes: Sequence[Mapping[str, int]]) -> Meter:
+        """One metric as a function of the steps that are taken from lanes.
+
+        Args:
+            lanes: how many units each group, by name, loses with a step; a group is in one lane only.
+        """
+        dense = np.array([g.width for g in self.groups], dtype=np.float64)
+        by_number = [{self._by_name[name]: loss for name, loss in lane.items()} for lane in lanes]
+        return self._polynomial.meter(metric, dense, by_number)
 
     def explain(self, name: str) -> Explanation:
         """Why is it tied to what it is tied to, or locked?
@@ -203,25 +220,22 @@ class PruningGraph:
 
     # -- what a choice of units means -------------------------------------------------------------------------------
 
-    def alive(self, keep: Mapping[str, Sequence[int]]) -> np.ndarray:
-        """Which labels live if of every named group only the given units are kept; shape ``[labels]``."""
-        dead = np.zeros(int(self.classes.of.max()) + 1, dtype=bool)
+    def living(self, keep: Mapping[str, Sequence[int] | np.ndarray]) -> np.ndarray:
+        """Which classes live if of every named group only the given units are kept; shape ``[classes]``."""
+        alive = np.ones(int(self.classes.of.max()) + 1, dtype=bool)
         for name, units in keep.items():
             group = self[name]
-            gone = np.setdiff1d(np.arange(group.width), np.asarray(units, dtype=np.int64))
+            gone = np.ones(group.width, dtype=bool)
+            gone[np.asarray(units, dtype=np.int64)] = False
             member = group.members[0]
             start = self._starts[member.tensor, member.axis]
-            dead[self.classes.of[start + member.positions[gone, 0]]] = True
-        return ~dead[self.classes.of]
+            alive[self.classes.of[start + member.positions[gone, 0]]] = False
+        return alive
 
-    def extent(self, ref: AxisRef, alive: np.ndarray) -> int:
-        """How many indices of an axis live."""
+    def extent(self, ref: AxisRef, living: np.ndarray) -> int:
+        """How many indices of an axis are left of those classes."""
         lines = self.classes.lines(ref)
-        if not lines:
-            return ref.size
-        class_alive = np.ones(int(self.classes.of.max()) + 1, dtype=bool)
-        class_alive[self.classes.of[~alive]] = False
-        return math.prod(int(class_alive[line].sum()) for line in lines)
+        return math.prod(int(living[line].sum()) for line in lines) if lines else ref.size
 
     def __str__(self) -> str:
         return table(self.groups, self.cost())

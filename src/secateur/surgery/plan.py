@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from secateur._errors import FileError, PlanError
-from secateur.graph import PruningGraph, sizes
+from secateur.graph import PruningGraph
 from secateur.graph.clone import tensors_of
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Site
@@ -187,10 +187,15 @@ class Plan:
 
 def fingerprint(model: nn.Module) -> str:
     """A hash of the names and shapes of everything in the model, and of its class."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, tensor in sorted((item for kind in tensors_of(model) for item in kind.items()), key=itemgetter(0)):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-    return digest.hexdigest()[:16]
+    return _fingerprint(model, tensors_of(model))
+
+
+def _fingerprint(model: nn.Module, tensors: Iterable[Mapping[str, Tensor]]) -> str:
+    shapes = [(name, tensor.shape) for kind in tensors for name, tensor in kind.items()]
+    # A network has few different shapes, and writing one takes longer than looking it up.
+    text = {shape: str(tuple(shape)) for _, shape in shapes}
+    parts = [name + text[shape] for name, shape in sorted(shapes, key=itemgetter(0))]
+    return hashlib.sha256("".join([type(model).__name__, *parts]).encode()).hexdigest()[:16]
 
 
 def check_fingerprint(model: nn.Module, plan: Plan) -> None:
@@ -213,7 +218,7 @@ def check_fingerprint(model: nn.Module, plan: Plan) -> None:
     )
 
 
-def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any) -> Plan:
+def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray], **why: Any) -> Plan:
     """Work out everything that follows from keeping the given units.
 
     Args:
@@ -223,8 +228,9 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any
     Raises:
         PlanError: a group that does not exist or cannot be cut, a unit out of range, or nothing left of a group.
     """
-    free = {g.name: g for g in graph.prunable}
-    problems = []
+    prunable = graph.prunable
+    free = {g.name: g for g in prunable}
+    problems, chosen = [], {}
     for name, units in keep.items():
         if name not in free:
             known = any(g.name == name for g in graph.groups)
@@ -233,52 +239,59 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int]], **why: Any
             problems.append(f"{name}: nothing would be left of it; keep at least one unit")
         elif len(units) < free[name].least:
             problems.append(f"{name}: the model chooses {free[name].least} of them, so keep at least that many")
-        elif min(units) < 0 or max(units) >= free[name].width or len(set(units)) != len(units):
-            problems.append(f"{name}: units must be different numbers from 0 to {free[name].width - 1}")
+        else:
+            chosen[name] = ascending = np.sort(np.asarray(units, dtype=np.int64))
+            if ascending[0] < 0 or ascending[-1] >= free[name].width or not (np.diff(ascending) > 0).all():
+                problems.append(f"{name}: units must be different numbers from 0 to {free[name].width - 1}")
     skips = tuple(Skipped(block.name, silenced(graph, block)) for block in graph.skipped)
     problems += [f"{s.block}: no parameter of it makes what it adds" for s in skips if not s.silenced]
     if problems:
         raise PlanError("this cannot be cut:\n" + "\n".join(problems))
-    chosen = {name: sorted(int(u) for u in keep.get(name, range(g.width))) for name, g in free.items()}
-    alive = graph.alive({name: units for name, units in chosen.items() if len(units) < free[name].width})
-    ledger = graph.ledger
-    names = dict([*graph.model.named_parameters(), *graph.model.named_buffers()])
-    # Many axes keep the same indices: their text is written once.
-    texts: dict[bytes, str] = {}
+    living = graph.living({name: units for name, units in chosen.items() if len(units) < free[name].width})
+    classes = graph.classes.of
+    # Most axes bear one of a few patterns.
+    written: dict[bytes, str | None] = {}
 
-    def text(kept: np.ndarray) -> str:
-        key = kept.tobytes()
-        if key not in texts:
-            texts[key] = to_runs(kept)
-        return texts[key]
+    def runs(here: np.ndarray) -> str | None:
+        key = here.tobytes()
+        if key not in written:
+            written[key] = None if here.all() else to_runs(np.flatnonzero(here))
+        return written[key]
 
-    slices = {
-        tensor: {axis: text(kept) for axis, kept in axes.items()}
-        for tensor, axes in sizes.slices(ledger.axes, alive).items()
-        if tensor in names and not graph.is_skipped(tensor)
-    }
+    tensors = tensors_of(graph.model)
+    slices: dict[str, dict[int, str]] = {}
+    for axis in graph.ledger.axes:
+        kept = runs(living[classes[axis.start : axis.start + axis.size]])
+        if kept is not None and any(axis.tensor in kind for kind in tensors) and not graph.is_skipped(axis.tensor):
+            slices.setdefault(axis.tensor, {})[axis.axis] = kept
     changed = {}
     for literal in graph.literals:
         if graph.is_skipped(literal.module):
             continue
-        extent = graph.extent(literal.axis, alive)
+        extent = graph.extent(literal.axis, living)
         if extent != literal.axis.size:
             key = (literal.module, literal.attribute, literal.index)
             changed[key] = Size(*key, extent * literal.factor)
-    reads = tuple(read for site in ledger.sites if (read := _read(site, alive)) is not None)
-    groups = tuple(
-        GroupPlan(g.name, g.kind, g.width, to_runs(chosen[g.name]), tuple(str(m) for m in g.members))
-        for g in graph.prunable
-    )
-    return Plan(fingerprint(graph.model), groups, slices, tuple(changed.values()), reads, dict(why), skips)
+    reads = tuple(read for site in graph.ledger.sites if (read := _read(site, classes, living)) is not None)
+    groups = []
+    for g in prunable:
+        keeps = None
+        if g.name in chosen:
+            here = np.zeros(g.width, dtype=bool)
+            here[chosen[g.name]] = True
+            keeps = runs(here)
+        members = tuple([str(m) for m in g.members])
+        groups.append(GroupPlan(g.name, g.kind, g.width, keeps or f"0-{g.width - 1}", members))
+    mark = _fingerprint(graph.model, tensors)
+    return Plan(mark, tuple(groups), slices, tuple(changed.values()), reads, dict(why), skips)
 
 
-def _read(site: Site, alive: np.ndarray) -> Read | None:
+def _read(site: Site, classes: np.ndarray, living: np.ndarray) -> Read | None:
     """What counts at a site, or ``None`` where nothing that is removed meets anything that stays."""
     mask: np.ndarray | None = None
     for system in site.systems:
         own = varying(system)
-        here = alive[compressed(system, own).numpy()]
+        here = living[classes[compressed(system, own).numpy()]]
         shape = [system.shape[a] if a in own else 1 for a in range(system.dim())]
         here = here.reshape(shape)
         mask = here if mask is None else mask & here
