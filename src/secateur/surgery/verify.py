@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur._errors import VerifyError
+from secateur._errors import InputError, VerifyError
 from secateur.graph.adapters import plain_settings
 from secateur.graph.capture import as_call
 from secateur.graph.clone import copy_with
 from secateur.graph.skeleton import Dispatch, one_thread
-from secateur.graph.trees import map_tensors, output_tensors
+from secateur.graph.trees import map_tensors, output_tensors, tensors
 from secateur.surgery.cut import cut
 from secateur.surgery.mask import mask
 from secateur.surgery.plan import Plan
@@ -102,7 +102,9 @@ def verify(model: nn.Module, plan: Plan, example_inputs: Any) -> Verification:
 
     Raises:
         PlanError: the plan was made for another model.
+        InputError: model and example inputs lie on different devices, or have no numbers (``meta``).
     """
+    _check_places(model, as_call(example_inputs))
     dense = in_double(model)
     generator = torch.Generator().manual_seed(0)
     call = map_tensors(as_call(example_inputs), lambda t: _lively(t, generator))
@@ -112,6 +114,24 @@ def verify(model: nn.Module, plan: Plan, example_inputs: Any) -> Verification:
     results.append(_compare(dense, plan, call))
     worst, count = max(error for error, _ in results), results[0][1]
     return Verification(worst, worst <= TOLERANCE and count > 0, count)
+
+
+def _check_places(model: nn.Module, call: tuple[tuple, dict]) -> None:
+    homes = {t.device for t in (*model.parameters(), *model.buffers())}
+    # A single number may lie on the processor, whatever it meets.
+    given = {t.device for t in tensors(call) if t.dim()}
+    both = f"the model lies on {_names(homes)}, the example inputs on {_names(given)}"
+    if any(device.type == "meta" for device in homes | given):
+        raise InputError(
+            f"{both}\ntensors on meta have no numbers that could be compared\n"
+            "verify with the loaded model and inputs of real numbers on its device"
+        )
+    if homes and not given <= homes:
+        raise InputError(f"{both}\nmove one to the other: inputs.to(device), or model.to(device)")
+
+
+def _names(devices: set[torch.device]) -> str:
+    return ", ".join(sorted(map(str, devices))) or "no device"
 
 
 @contextlib.contextmanager
