@@ -17,7 +17,7 @@ from secateur.card import Card, Comparison, Exactness, GroupWidth, Latency, Meas
 from secateur.graph import PruningGraph, trace
 from secateur.measure import compare as compare_latency
 from secateur.measure import hardware, model_bytes, speedup, versions
-from secateur.methods import REGISTRY, Evidence, Method, configure, find
+from secateur.methods import REGISTRY, Evidence, Law, Method, configure, find
 from secateur.record import Trail, check_folder, write_run
 from secateur.surgery import Plan, Verification, cut, verify
 from secateur.training import RECOVERIES, RecoveryPlan, TrainConfig, fit, recalibrate, recovery, reinitialise
@@ -253,14 +253,16 @@ def _cut(
     torch.manual_seed(asked.seed)
     dense_quality = trail.quality(model)
     trail.point("dense", 0, dense_quality)
-    judged = _trained(graph, asked, train_data, trail) if method.trains else graph
-    evidence = Evidence(train_data, asked.seed)
+    judged, law = _trained(graph, asked, train_data, trail) if method.trains else (graph, None)
+    evidence = Evidence(train_data, asked.seed, law)
+    judged = judged.without(*method.leave_out(judged, goal, evidence))
     keep = method.choose(judged, goal.widths(judged, method.ranking), evidence)
     if keep is None:
         plan = goal.plan(judged, method.judge(judged, evidence), method.ranking)
     else:
         plan = goal.keeping(judged, keep, method.ranking)
     plan = plan.explain(method=method.name)
+    trail.notes += method.notes(evidence)
     dense = method.refit(judged, plan, evidence)
     small = cut(dense, plan)
     check = verify(dense, plan, example_inputs).require()
@@ -297,8 +299,8 @@ def _cut(
     return Result(small, plan, card, check, graph)
 
 
-def _trained(graph: PruningGraph, asked: Job, train_data: Any, trail: Trail) -> PruningGraph:
-    """The graph over a copy of the network that was trained under the method's law."""
+def _trained(graph: PruningGraph, asked: Job, train_data: Any, trail: Trail) -> tuple[PruningGraph, Law]:
+    """The graph over a copy of the network that was trained under the method's law, and that law."""
     method = asked.method
     judged = graph.on(copy.deepcopy(graph.model))
     law = method.law(judged, asked.goal.widths(judged, method.ranking))
@@ -315,7 +317,7 @@ def _trained(graph: PruningGraph, asked: Job, train_data: Any, trail: Trail) -> 
     judged.model.eval()
     for record in history:
         trail.point(method.name, record.epoch + 1, record.metrics, loss=record.train_loss)
-    return judged
+    return judged, law
 
 
 def bring_back(

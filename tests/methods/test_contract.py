@@ -52,31 +52,26 @@ class OneTooMany(Honest):
 
 
 class Cheats(Honest):
-    """Makes the cut look cheaper than it is."""
+    """Makes what is removed look dearer than it is, and with it the cut cheaper."""
+
+    share: ClassVar[float] = 0.5
 
     def judge(self, graph: PruningGraph, evidence: Evidence) -> Scores:
-        honest = graph.cost
+        honest = graph.meter
 
-        def cost(widths: Any = None) -> Any:
-            found = honest(widths)
-            return found if widths is None else type(found)(found.macs // 2, found.params // 2)
+        def meter(metric: str, lanes: Any) -> Any:
+            found = honest(metric, lanes)
+            found._coefficients = found._coefficients * self.share
+            return found
 
-        graph.cost = cost  # type: ignore[method-assign]
+        graph.meter = meter  # type: ignore[method-assign]
         return super().judge(graph, evidence)
 
 
 class Wasteful(Cheats):
     """Makes the cut look dearer than it is, so that less is kept than could be."""
 
-    def judge(self, graph: PruningGraph, evidence: Evidence) -> Scores:
-        honest = graph.cost
-
-        def cost(widths: Any = None) -> Any:
-            found = honest(widths)
-            return found if widths is None else type(found)(found.macs * 1.2, found.params * 1.2)
-
-        graph.cost = cost  # type: ignore[method-assign]
-        return Honest.judge(self, graph, evidence)
+    share = 1.2
 
 
 class MovesAWeight(Honest):

@@ -71,7 +71,7 @@ def plan(
     spared = protected(graph, protect)
     why: dict[str, Any] = {"ranking": ranking, "round_to": round_to, "floor": floor, "protect": list(protect)}
     if isinstance(budget, Budget):
-        lanes, held = _lanes(graph, scores, spared, round_to, floor, uniform)
+        lanes, held = _lanes(graph, scores, spared, round_to, floor, uniform, ranking == "raw")
         kept = _allocate(graph, lanes, budget, ranking, spared, held)
         why["budget"] = budget.as_dict()
         if uniform:
@@ -162,7 +162,7 @@ def protected(graph: PruningGraph, patterns: Iterable[str]) -> set[str]:
 
 
 def _lanes(
-    graph: PruningGraph, scores: Mapping[str, Tensor], spared: set[str], round_to: int, floor: float, uniform: bool
+    graph: PruningGraph, scores: Mapping[str, Tensor], spared: set[str], round_to: int, floor: float, uniform: bool, raw: bool
 ) -> tuple[list[Lane], dict[str, str]]:
     """What may be narrowed, and of ``uniform`` which roles are held back and why."""
     free = [g for g in graph.prunable if g.name not in spared and g.name in scores]
@@ -172,7 +172,7 @@ def _lanes(
         found, held = sorted_out.lanes, sorted_out.held
     else:
         found, held = {g.name: (Share(g),) for g in free}, {}
-    return [make_lane(name, shares, values, round_to, floor) for name, shares in found.items()], held
+    return [make_lane(name, shares, values, round_to, floor, raw) for name, shares in found.items()], held
 
 
 def _group_widths(lanes: Iterable[Lane], kept: Mapping[str, int]) -> dict[str, int]:

@@ -67,6 +67,12 @@ class Goal:
         )
         return made.explain(preset=self.preset) if self.preset else made
 
+    def holds(self, graph: PruningGraph) -> bool:
+        """Whether the graph costs no more than the target with all that is left in it."""
+        if self.budget is None:
+            return False
+        return getattr(graph.cost({}), self.budget.metric) <= self.budget.limit(graph.cost())
+
     def widths(self, graph: PruningGraph, ranking: str) -> dict[str, int]:
         """How many units of each group stay where every unit is worth the same: the same share of every group."""
         return self.plan(graph, {g.name: torch.ones(g.width) for g in graph.prunable}, ranking).widths

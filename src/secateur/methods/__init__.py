@@ -6,8 +6,11 @@ from secateur.methods.protocol import Law as Law
 from secateur.methods.protocol import Method as Method
 from secateur.methods.protocol import configure as configure
 from secateur.methods.protocol import find as find
+from secateur.methods.sfp import SFP
+from secateur.methods.slimming import Slimming
+from secateur.methods.sss import SSS
 
-REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (L1,)}
+REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (L1, Slimming, SSS, SFP)}
 
 
 def methods() -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from secateur._errors import UnknownName, UsageError
+from secateur.budget import Goal
 from secateur.graph import PruningGraph
 from secateur.scores import Scores
 from secateur.surgery import Plan
@@ -23,17 +24,20 @@ class Evidence:
     Attributes:
         data: batches ``(x, y)``, or ``None``.
         seed: for methods that draw numbers.
+        law: what the method trained the network under, when that is over; ``None`` if it did not.
     """
 
     data: Iterable[Any] | None = None
     seed: int = 0
+    law: Law | None = None
 
 
 class Law:
     """What a method does to the dense network while that is trained: any of the moments of the training loop.
 
-    The loop calls ``on_epoch_start``, ``regulariser``, ``after_backward``, ``after_step`` and ``on_epoch_end`` where
-    they exist, and keeps ``state_dict()`` in its checkpoints (see :class:`secateur.training.Hook`).
+    The loop calls ``learning_rate``, ``on_epoch_start``, ``regulariser``, ``after_backward``, ``after_step`` and
+    ``on_epoch_end`` where they exist, and keeps ``state_dict()`` in its checkpoints
+    (see :class:`secateur.training.Hook`).
     """
 
     def finish(self) -> None:
@@ -48,9 +52,10 @@ class Method(ABC):
     everything that a stage needs is passed to it. The stages, in order:
 
     1. :meth:`law`: if the method ``trains``, a copy of the dense network is trained under it first;
-    2. :meth:`choose`: which units stay, for methods that are told how many; or else
-    3. :meth:`judge`: one score per unit, from which the budget makes a plan;
-    4. :meth:`refit`: the dense weights adjusted to what will be left.
+    2. :meth:`leave_out`: residual blocks that go as a whole;
+    3. :meth:`choose`: which units stay, for methods that are told how many; or else
+    4. :meth:`judge`: one score per unit, from which the budget makes a plan;
+    5. :meth:`refit`: the dense weights adjusted to what will be left.
 
     Attributes:
         name: as in ``sc.prune(method=name)``.
@@ -79,6 +84,10 @@ class Method(ABC):
         """
         return Law()
 
+    def leave_out(self, graph: PruningGraph, goal: Goal, evidence: Evidence) -> tuple[str, ...]:
+        """Names of residual blocks (``graph.blocks``) that go as a whole, before units are looked at."""
+        return ()
+
     def choose(
         self, graph: PruningGraph, widths: Mapping[str, int], evidence: Evidence
     ) -> Mapping[str, Sequence[int]] | None:
@@ -95,6 +104,10 @@ class Method(ABC):
         What is cut, and what the cut is proven against, is this network. By default it is the one that was judged.
         """
         return graph.model
+
+    def notes(self, evidence: Evidence) -> list[str]:
+        """What the card should say of how it went."""
+        return []
 
 
 def find(name: str, registry: Mapping[str, type[Method]]) -> type[Method]:

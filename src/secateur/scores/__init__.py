@@ -4,4 +4,5 @@ from secateur.scores import bn_scale, fpgm, magnitude, random, taylor  # noqa: F
 from secateur.scores.criterion import CRITERIA as CRITERIA
 from secateur.scores.criterion import Criterion as Criterion
 from secateur.scores.criterion import Scores as Scores
+from secateur.scores.criterion import rows as rows
 from secateur.scores.criterion import score as score

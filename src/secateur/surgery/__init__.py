@@ -10,5 +10,6 @@ from secateur.surgery.optimizer import rebuild_optimizer as rebuild_optimizer
 from secateur.surgery.plan import GroupPlan as GroupPlan
 from secateur.surgery.plan import Plan as Plan
 from secateur.surgery.plan import make_plan as make_plan
+from secateur.surgery.skip import silenced as silenced
 from secateur.surgery.verify import Verification as Verification
 from secateur.surgery.verify import verify as verify

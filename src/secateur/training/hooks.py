@@ -18,6 +18,9 @@ class Hook:
     def on_epoch_start(self, model: nn.Module, epoch: int) -> None:
         """Before the first batch of an epoch (0-based); the model is in training mode already."""
 
+    def learning_rate(self, rate: float) -> None:
+        """Before the first batch of an epoch: the optimiser's learning rate in it."""
+
     def regulariser(self, model: nn.Module) -> Tensor | None:
         """A scalar that is added to the loss of every batch, or ``None``."""
         return None
@@ -32,7 +35,7 @@ class Hook:
         """After the last batch of an epoch, before evaluation and checkpoint."""
 
 
-MOMENTS = ("on_epoch_start", "regulariser", "after_backward", "after_step", "on_epoch_end")
+MOMENTS = ("learning_rate", "on_epoch_start", "regulariser", "after_backward", "after_step", "on_epoch_end")
 
 
 def call(hooks: Iterable[object], moment: str, *arguments: Any) -> None:

@@ -159,6 +159,7 @@ class _Run:
         self.callee.train()
         if hasattr(loader, "set_epoch"):
             loader.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
+        hook_calls.call(self.hooks, "learning_rate", rate)
         hook_calls.call(self.hooks, "on_epoch_start", self.model, epoch)
         for x, y in loader:
             self._step(x, y, meter, lambda: self._check(meter, where, rate, last_good))
