@@ -104,7 +104,8 @@ class Classes:
                 before = roots(forest, one), roots(forest, other)
                 unite(forest, *before)
                 for some in before:
-                    locked[roots(forest, some[locked[some]])] = True
+                    if len(met_locked := some[locked[some]]):
+                        locked[roots(forest, met_locked)] = True
         flatten(forest)
         return heads
 
@@ -175,15 +176,18 @@ def _worth(
         owner: room for one number per root.
     """
     size = met[0][1].shape[axis]
-    forest, bad = np.arange(size), np.zeros(size, dtype=bool)
+    index = np.arange(size)
+    forest, bad = index.copy(), np.zeros(size, dtype=bool)
     for axes, classes in met:
         if axis in axes:
             rows = _rows(classes, axes.index(axis))
-            place = np.broadcast_to(np.arange(size)[:, None], rows.shape)
-            # Rows that hold the same class are one unit.
-            owner[rows] = place
-            unite(forest, owner[rows].ravel(), place.ravel())
+            owner[rows] = index[:, None]
+            held = owner[rows]
+            if not (held == index[:, None]).all():
+                # Rows that hold the same class are one unit.
+                unite(forest, held.ravel(), index.repeat(rows.shape[1]))
             bad |= locked[rows].any(1)
-    units = roots(forest, np.arange(size))
-    free = np.setdiff1d(units, units[bad])
-    return (len(free) > 0 and batch, len(free))
+    units = roots(forest, index)
+    bad[units[bad]] = True
+    free = int(((units == index) & ~bad).sum())
+    return (free > 0 and batch, free)

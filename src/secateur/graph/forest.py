@@ -41,24 +41,24 @@ def grow(count: int, ties: Sequence[Pair]) -> Array:
     """The forest of ``count`` labels, in which every label names its root; label 0 is tied to nothing."""
     forest = np.arange(count, dtype=np.int32)
     ties = [pair for pair in ties if len(pair[0])]
-    straight = [k for some in _portions(ties) for k in _runs([a for pair in some for a in pair])]
-    ends = [(int(a[0]), int(b[0]), len(a)) for a, b in ties]
-    runs = [k for k in range(len(ties)) if straight[2 * k] and straight[2 * k + 1]]
-    lines = _apart({(start, ends[k][2]) for k in runs for start in ends[k][:2]})
-    whole = [k for k in runs if all((start, ends[k][2]) in lines for start in ends[k][:2])]
-    if whole:
-        unite(forest, *np.array([ends[k][:2] for k in whole]).T)
+    starts = [start for some in _portions(ties) for start in _starts([a for pair in some for a in pair])]
+    meetings = [(a, b, len(pair[0])) for a, b, pair in zip(starts[::2], starts[1::2], ties)]
+    lines = _apart({(start, n) for a, b, n in meetings for start in (a, b) if a and b})
+    whole = [(a, n) in lines and (b, n) in lines for a, b, n in meetings]
+    if any(whole):
+        unite(forest, *np.array([(a, b) for (a, b, _), is_whole in zip(meetings, whole) if is_whole]).T)
     for start, length in lines:
         root = start
         while (above := int(forest[root])) != root:
             root = above
-        forest[start : start + length] = forest[root : root + length]
-    taken = set(whole)
-    for some in _portions([pair for k, pair in enumerate(ties) if k not in taken]):
-        one, other = np.concatenate([a for a, _ in some]), np.concatenate([b for _, b in some])
-        both = (one > 0) & (other > 0)
-        unite(forest, one[both], other[both])
-    flatten(forest)
+        if root != start:
+            forest[start : start + length] = forest[root : root + length]
+    if not all(whole):
+        for some in _portions([pair for pair, is_whole in zip(ties, whole) if not is_whole]):
+            one, other = np.concatenate([a for a, _ in some]), np.concatenate([b for _, b in some])
+            both = (one > 0) & (other > 0)
+            unite(forest, one[both], other[both])
+        flatten(forest)
     return forest
 
 
@@ -79,13 +79,14 @@ def _portions(ties: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
         yield ties[first:]
 
 
-def _runs(lines: list[Array]) -> list[bool]:
-    """Which of some lines count up one by one, from a label that is not 0."""
-    long, ends = np.concatenate(lines), np.cumsum([len(line) for line in lines])
-    starts = ends - [len(line) for line in lines]
+def _starts(lines: list[Array]) -> list[int]:
+    """The first label of each line whose labels count up one by one, and 0 for every other one."""
+    lengths = np.array([len(line) for line in lines])
+    long, ends = np.concatenate(lines), np.cumsum(lengths)
+    starts = ends - lengths
     breaks = np.flatnonzero(long[1:] - long[:-1] != 1) + 1
-    inside = np.searchsorted(breaks, ends) - np.searchsorted(breaks, starts + 1)
-    return ((inside == 0) & (long[starts] > 0)).tolist()
+    straight = np.searchsorted(breaks, ends) == np.searchsorted(breaks, starts + 1)
+    return np.where(straight, long[starts], 0).tolist()
 
 
 def _apart(lines: set[tuple[int, int]]) -> dict[tuple[int, int], None]:

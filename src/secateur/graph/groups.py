@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.graph.classes import Classes
-from secateur.graph.ledger import KERNEL, Ledger, ParameterAxis
+from secateur.graph.ledger import KERNEL, Ledger
+from secateur.graph.runs import Runs, places
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +62,12 @@ class Group:
         return f"{self.name} ({self.width})"
 
 
-#: Labels that are looked at in one go, so that temporary arrays stay small.
-_AT_ONCE = 1 << 20
-
-
 def roles(ledger: Ledger) -> list[str]:
     """The role of every parameter axis."""
     starts = np.array([a.start for a in ledger.axes])
     found = ["along"] * len(ledger.axes)
-    for label, names in ledger.roles.items():
-        k = int(np.searchsorted(starts, label, side="right")) - 1
+    axes = np.searchsorted(starts, np.array(list(ledger.roles), dtype=np.int64), side="right") - 1
+    for k, names in zip(axes.tolist(), ledger.roles.values()):
         found[k] = "out" if "out" in names else "in"
     return found
 
@@ -83,95 +80,125 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
     Returns:
         The groups in order of appearance, and the group of every class (-1 for a class that lies on no parameter).
     """
-    count = int(classes.of.max()) + 1
-    rng = np.random.default_rng(0)
-    # Parameter axes bear runs of labels; one long line of all of them is handled in a few vectorised steps.
-    lengths = np.array([axis.size for axis in ledger.axes], dtype=np.int64)
-    starts = np.array([axis.start for axis in ledger.axes], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]) if len(lengths) else np.zeros(1, dtype=np.int64)
-    every = np.empty(offsets[-1], dtype=classes.of.dtype)
-    for start, size, offset in zip(starts.tolist(), lengths.tolist(), offsets.tolist()):
-        every[offset : offset + size] = classes.of[start : start + size]
-    signature = np.zeros(count, dtype=np.uint64)
-    keys = rng.integers(1, 2**63, len(lengths), dtype=np.uint64)
-    for some in np.array_split(np.arange(len(lengths)), 1 + offsets[-1] // _AT_ONCE) if len(lengths) else []:
-        lines = slice(offsets[some[0]], offsets[some[-1] + 1]) if len(some) else slice(0, 0)
-        np.add.at(signature, every[lines], np.repeat(keys[some], lengths[some]))
-    on_parameter = np.zeros(count, dtype=bool)
-    on_parameter[every] = True
-    seen: set[bytes] = set()
-    for ref in {id(ref): ref for term in ledger.terms for ref in term.axes if ref.systems}.values():
-        for line in classes.lines(ref):
-            if (key := line.tobytes()) not in seen:
-                seen.add(key)
-                np.add.at(signature, line, rng.integers(1, 2**63, dtype=np.uint64))
-
-    lock_key = np.zeros(count, dtype=np.uint64)
-    texts: dict[str, int] = {}
-    for c in np.flatnonzero(classes.lock_of >= 0).tolist():
-        reason = classes.reason(c)
-        lock_key[c] = texts.setdefault(reason, len(texts) + 1)
-        if reason == KERNEL:
-            on_parameter[c] = False
-    on_parameter[classes.of[0]] = False
-    mixed = signature[on_parameter] ^ (lock_key[on_parameter] * np.uint64(0x9E3779B97F4A7C15))
-    _, inverse = np.unique(mixed, return_inverse=True)
-    group_of = np.full(count, -1, dtype=np.int32)
-    group_of[on_parameter] = inverse.ravel()
-
-    role_of = roles(ledger)
-    members: dict[int, list[tuple[ParameterAxis, str, np.ndarray]]] = {}
-    unit_of = np.full(count, -1, dtype=np.int32)
-    order: dict[int, np.ndarray] = {}
-    owners = group_of[every]
-    for k, (axis, role) in enumerate(zip(ledger.axes, role_of)):
-        line, owner = every[offsets[k] : offsets[k + 1]], owners[offsets[k] : offsets[k + 1]]
-        first = int(owner[0])
-        if (owner == first).all():
-            found = [(first, None)]
-        else:
-            found = [(int(g), np.flatnonzero(owner == g)) for g in np.unique(owner)]
-        for g, positions in found:
-            if g < 0:
-                continue
-            here = line if positions is None else line[positions]
-            if g not in order:
-                distinct, place = np.unique(here, return_index=True)
-                order[g] = distinct[np.argsort(place)]
-                unit_of[order[g]] = np.arange(len(distinct))
-            units, width = unit_of[here], len(order[g])
-            # Mostly every unit has one index, in order.
-            in_order = len(units) == width and bool((np.diff(units) > 0).all())
-            by_unit = (
-                np.arange(width, dtype=np.int32) if in_order else np.argsort(units, kind="stable").astype(np.int32)
-            )
-            by_unit = by_unit if positions is None else positions[by_unit]
-            members.setdefault(g, []).append((axis, role, by_unit.reshape(width, -1)))
-
+    if not ledger.axes:
+        return [], np.full(len(classes.locked), -1, dtype=np.int32)
+    # The labels of parameters are the first of all, so one line is all of their axes.
+    offsets = np.cumsum([0, *(axis.size for axis in ledger.axes)])
+    runs = Runs.along(classes.of[1 : offsets[-1] + 1], offsets[:-1])
+    group_of = _interchangeable(ledger, classes, runs)
+    first, width, unit_of = _units(group_of)
+    groups, index = [], np.full(len(width) + 1, -1, dtype=np.int32)
+    taken: dict[str, int] = {}
     leasts: dict[int, int] = {}
     for labels, least in ledger.leasts:
         for c in np.unique(classes.of[labels.numpy()]).tolist():
             leasts[c] = max(least, leasts.get(c, 1))
-    groups, index = [], {}
-    taken: dict[str, int] = {}
-    for g, found in members.items():
-        lead = next((m for m in found if m[1] == "out"), found[0])
-        name = lead[0].tensor.rpartition(".")[0] or lead[0].tensor
-        name = f"{name} input" if lead[1] == "in" else name
+    for g, members in _members(ledger, runs, group_of, unit_of, width).items():
+        lead = next((m for m in members if m.role == "out"), members[0])
+        name = lead.tensor.rpartition(".")[0] or lead.tensor
+        name = f"{name} input" if lead.role == "in" else name
         taken[name] = taken.get(name, 0) + 1
         name = name if taken[name] == 1 else f"{name}#{taken[name]}"
-        first = int(order[g][0])
+        c = int(first[g])
         index[g] = len(groups)
         groups.append(
             Group(
                 name=name,
-                kind="expert" if first in leasts else "head" if first in classes.heads else "channel",
-                least=leasts.get(first, 1),
-                width=len(order[g]),
-                members=tuple(Member(a.tensor, a.axis, role, positions) for a, role, positions in found),
-                locked=bool(classes.locked[first]),
-                reason=classes.reason(first),
+                kind="expert" if c in leasts else "head" if c in classes.heads else "channel",
+                least=leasts.get(c, 1),
+                width=int(width[g]),
+                members=tuple(members),
+                locked=bool(classes.locked[c]),
+                reason=classes.reason(c),
             )
         )
-    lookup = np.array([index.get(g, -1) for g in range(int(group_of.max()) + 1)] + [-1])
-    return groups, lookup[group_of]
+    return groups, index[group_of]
+
+
+def _interchangeable(ledger: Ledger, classes: Classes, runs: Runs) -> np.ndarray:
+    """A number for all classes that lie on the same axes and are locked for the same reason; -1 off parameters."""
+    count = len(classes.locked)
+    lines: dict[bytes, np.ndarray] = {}
+    for ref in {id(ref): ref for term in ledger.terms for ref in term.axes if ref.systems}.values():
+        for line in classes.lines(ref):
+            lines.setdefault(line.tobytes(), line)
+    keys = np.random.default_rng(0).integers(1, 2**63, len(ledger.axes) + len(lines), dtype=np.uint64)
+    signature = runs.sums(keys[: len(ledger.axes)], count)
+    if lines:
+        signature += Runs.of(list(lines.values())).sums(keys[len(ledger.axes) :], count)
+    # Classes are numbered by their first labels, so those on parameters come first.
+    on_parameter = np.zeros(count, dtype=bool)
+    on_parameter[: int((runs.first + runs.length).max())] = True
+    on_parameter[classes.of[0]] = False
+
+    locked = np.flatnonzero(classes.lock_of >= 0)
+    which = classes.lock_of[locked]
+    locks, first = np.unique(which, return_index=True)
+    key_of = np.zeros(len(classes.locks), dtype=np.uint64)
+    texts: dict[str, int] = {}
+    for lock in locks[np.argsort(first)].tolist():
+        reason = classes.locks[lock][1]
+        key_of[lock] = texts.setdefault(reason, len(texts) + 1)
+    signature[locked] ^= key_of[which] * np.uint64(0x9E3779B97F4A7C15)
+    if KERNEL in texts:
+        on_parameter[locked[key_of[which] == texts[KERNEL]]] = False
+    # Neighbours are mostly alike, so few of them have to be sorted.
+    signature = signature[on_parameter]
+    heads = np.flatnonzero(np.append(True, signature[1:] != signature[:-1])[: len(signature)])
+    _, inverse = np.unique(signature[heads], return_inverse=True)
+    group_of = np.full(count, -1, dtype=np.int32)
+    group_of[on_parameter] = np.repeat(inverse, np.diff(heads, append=len(signature)))
+    return group_of
+
+
+def _units(group_of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first class and the width of every group, and which unit of its group every class is."""
+    starts = np.flatnonzero(np.append(True, group_of[1:] != group_of[:-1]))
+    lengths, group = np.diff(starts, append=len(group_of)), group_of[starts]
+    order = np.argsort(group, kind="stable")
+    before = np.cumsum(lengths[order]) - lengths[order]
+    numbers, head = np.unique(group[order], return_index=True)
+    unit = np.empty(len(starts), dtype=np.int32)
+    unit[order] = before - np.repeat(before[head], np.diff(head, append=len(order)))
+    unit_of = np.repeat(unit, lengths) + places(lengths).astype(np.int32)
+    free = numbers >= 0
+    return starts[order[head[free]]], np.diff(before[head], append=len(group_of))[free], unit_of
+
+
+def _members(
+    ledger: Ledger, runs: Runs, group_of: np.ndarray, unit_of: np.ndarray, width: np.ndarray
+) -> dict[int, list[Member]]:
+    """The members of every group, groups in order of appearance."""
+    runs = runs.split(np.flatnonzero(group_of[1:] != group_of[:-1]) + 1)
+    group, unit = group_of[runs.first], unit_of[runs.first]
+    key = runs.line * (len(width) + 1) + group + 1
+    order = np.argsort(key, kind="stable")
+    order = order[group[order] >= 0]
+    heads = np.flatnonzero(np.diff(key[order], prepend=-1))
+    role_of = roles(ledger)
+    # Mostly every unit has one index, in order, and such members can share their numbers.
+    whole = (np.diff(heads, append=len(order)) == 1) & (unit[order[heads]] == 0)
+    whole &= runs.length[order[heads]] == width[group[order[heads]]]
+    upwards = np.arange(max(axis.size for axis in ledger.axes), dtype=np.int32)[:, None]
+    found: dict[int, list[Member]] = {}
+    one = order[heads]
+    for k, line, g, place, length, simple in zip(
+        range(len(heads)),
+        runs.line[one].tolist(),
+        group[one].tolist(),
+        runs.place[one].tolist(),
+        runs.length[one].tolist(),
+        whole.tolist(),
+    ):
+        if simple:
+            positions = upwards[place : place + length]
+        else:
+            some = order[heads[k] : heads[k + 1] if k + 1 < len(heads) else len(order)]
+            lengths = runs.length[some]
+            nth = places(lengths)
+            positions = np.repeat(runs.place[some], lengths) + nth
+            units = np.repeat(unit[some], lengths) + nth
+            positions = positions[np.argsort(units, kind="stable")].astype(np.int32).reshape(int(width[g]), -1)
+        axis = ledger.axes[line]
+        found.setdefault(g, []).append(Member(axis.tensor, axis.axis, role_of[line], positions))
+    return found
