@@ -353,6 +353,8 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
         raise InputError(f"the model gives back no tensor: {type(output).__name__}\nnothing could be proven of a cut")
     for tensor in given:
         ledger.lock_systems(run.labels(tensor).systems, "reaches the model's output")
+        if (line := run.points_at(tensor)) is not None:
+            ledger.lock(line, "indices into it reach the model's output")
     lock_marked(run, skeleton)
     return Capture(
         ledger, run.operations, run.entering, mould, skeleton, inputs, on_meta, memory, idle, run.trails.blocks()

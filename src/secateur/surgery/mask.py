@@ -105,11 +105,11 @@ def _corrected(func: Any, name: str, args: tuple, kwargs: dict, alive: Tensor) -
         return func(x.masked_fill(~alive, True), *rest, **kwargs)
     if name == "any":
         return func(x.masked_fill(~alive, False), *rest, **kwargs)
-    if name == "amax":
-        return func(x.masked_fill(~alive, -math.inf), *rest, **kwargs)
-    if name == "amin":
-        return func(x.masked_fill(~alive, math.inf), *rest, **kwargs)
-    if name == "topk":
+    if name in {"amax", "amin", "max", "min"}:
+        found = func(x.masked_fill(~alive, -math.inf if name.endswith("max") else math.inf), *rest, **kwargs)
+        # Where nothing counts nothing is the largest; an infinite number would not go away behind a zero weight.
+        return (_finite(found[0]), found[1]) if isinstance(found, tuple) else _finite(found)
+    if name in {"topk", "argmax"}:
         return func(x.masked_fill(~alive, -math.inf), *rest, **kwargs)
     if name in {"_softmax", "_log_softmax", "_safe_softmax", "logsumexp"}:
         return func(x.masked_fill(~alive, -math.inf), *rest, **kwargs).nan_to_num(0.0, None, -math.inf)
@@ -155,6 +155,10 @@ def _corrected(func: Any, name: str, args: tuple, kwargs: dict, alive: Tensor) -
         spread, mean = (spread, mean) if keepdim else (spread.squeeze(dims), mean.squeeze(dims))
         return (spread, mean) if name.endswith("_mean") else spread
     raise VerifyError(f"{name} reads across removed units and has no masked form; protect the groups that reach it")
+
+
+def _finite(x: Tensor) -> Tensor:
+    return x.nan_to_num(math.nan, 0.0, 0.0)
 
 
 def _count(x: Tensor, alive: Tensor, dims: list[int]) -> Tensor:

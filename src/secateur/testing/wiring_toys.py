@@ -273,14 +273,14 @@ class GLUModule(Image):
 class SpatialGate(Image):
     """Every position scaled by a convolution with one output, over the mean and the largest channel (CBAM)."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: Callable[[Tensor], Tensor]) -> None:
         super().__init__(8)
         self.stem, self.gate, self.last = conv_bn(3, 6), nn.Conv2d(2, 1, 3, padding=1), conv_bn(6, 8)
-        self.mask = nn.Conv2d(6, 1, 1)
+        self.mask, self.largest = nn.Conv2d(6, 1, 1), largest
 
     def features(self, x: Tensor) -> Tensor:
         x = self.stem(x).relu()
-        x = x * self.gate(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
+        x = x * self.gate(torch.cat([x.mean(1, keepdim=True), self.largest(x)], 1)).sigmoid()
         return self.last(x * self.mask(x).sigmoid()).relu()
 
 
@@ -336,7 +336,8 @@ def wiring_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "unfold": lambda: UnfoldPatches(fold=False),
         "unfold_fold": lambda: UnfoldPatches(fold=True),
         "glu_module": GLUModule,
-        "spatial_gate": SpatialGate,
+        "spatial_gate": lambda: SpatialGate(lambda x: x.amax(1, keepdim=True)),
+        "spatial_gate_max": lambda: SpatialGate(lambda x: torch.max(x, 1, keepdim=True)[0]),
         "pyramid": Pyramid,
     }
     return {name: image(make) for name, make in found.items()}

@@ -1,4 +1,4 @@
-"""Choosing by score: ``topk`` over an axis gives indices that point into it, and rows are looked up by them.
+"""Choosing by score: ``topk`` or ``argmax`` over an axis gives indices that point into it; rows are looked up by them.
 
 That is the router of a mixture of experts. Numbers change when an expert is removed, but what they point at does not,
 as long as they serve for nothing but looking up rows of axes that are cut alike.
@@ -46,6 +46,8 @@ def looked_up(run, system: Tensor, axis: int, index: Tensor) -> bool:
     if line is None or varying(system) != (axis,):
         return False
     run.ledger.tie(compressed(system, (axis,)), line, run.where())
+    # What is looked up by an index that was chosen are experts, also where a single one is chosen.
+    run.ledger.least(line, 1)
     # Code that loops over experts, or counts them, reads the number from its module.
     for attribute in ("num_experts", "num_local_experts", "n_routed_experts"):
         run.follow(attribute, AxisRef(system.shape[axis], ((system, axis),)))

@@ -13,7 +13,7 @@ from secateur.graph.trees import tensors
 _ALONG_THE_LAST = {"sort", "topk"}
 
 
-@rule("cumsum", "argmax", "argmin", "sort", "max", "min", "cumprod", "logcumsumexp")
+@rule("cumsum", "argmin", "sort", "cumprod", "logcumsumexp")
 def ordered(run, func, args, kwargs, out) -> None:
     """Order along an axis matters here, so that axis is locked; the others pass."""
     x, labels = args[0], run.labels(args[0])
@@ -31,4 +31,22 @@ def ordered(run, func, args, kwargs, out) -> None:
         if keepdim or t.dim() == x.dim() - len(dims):
             left = run.ledger.reduce(labels.systems, dims, keepdim)
             run.set(t, Labels(tuple(s.expand(t.shape) for s in left)))
+    return None
+
+
+@rule("max", "min", "argmax")
+def extreme(run, func, args, kwargs, out) -> None:
+    """The largest or smallest along an axis is that of what stays; its index points into the axis."""
+    x, labels = args[0], run.labels(args[0])
+    dim = argument(func, args, kwargs, "dim")
+    axis = dim % x.dim() if isinstance(dim, int) and x.dim() else None
+    across = [s for s in labels.systems if axis in varying(s)]
+    if axis is None or len(across) != 1:
+        return ordered(run, func, args, kwargs, out)
+    run.reads(func, 0, labels.systems, [axis])
+    outs = list(tensors(out))
+    run.point(outs[-1], compressed(run.ledger.project(across[0], (axis,)), (axis,)))
+    left = run.ledger.reduce(labels.systems, [axis], keepdim=outs[0].dim() == x.dim())
+    for t in outs:
+        run.set(t, Labels(left))
     return None
