@@ -32,3 +32,22 @@ def test_hidden_units_are_cut_exactly(kind: type[nn.RNNBase], layers: int, both:
     small = cut(model, plan)
     assert small.get_submodule("rnn").hidden_size == 4
     assert small(torch.randn(3, 7, 5)).shape == (3, 7, 3)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_layer_as_wide_inside_as_outside(kind: type[nn.RNNBase]):
+    """Nothing tells its two sizes apart but the parameters; and it is traced without numbers."""
+    model = nn.Sequential(nn.Linear(5, 8), kind(8, 8, batch_first=True))
+    model.append(First()).append(nn.Linear(8, 3))
+    graph, x = trace(model, torch.randn(2, 4, 5)), torch.randn(2, 4, 5)
+    assert not graph.warnings
+    assert graph.widths == {"0": 8, "1": 8}
+    plan = make_plan(graph, {"0": [0, 3, 7], "1": [1, 2, 5, 4]})
+    assert verify(model, plan, x).exact
+    layer = cut(model, plan).get_submodule("1")
+    assert (layer.input_size, layer.hidden_size) == (3, 4)
+
+
+class First(nn.Module):
+    def forward(self, found: tuple[Tensor, Tensor]) -> Tensor:
+        return found[0]

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from secateur.graph.clone import modules_of
 from secateur.graph.ledger import ParameterAxis
 
 #: Attributes under which modules keep an object of settings.
@@ -81,8 +82,8 @@ def _equal(target: Any, old: int) -> list[tuple[str, int | None]]:
 
 def follow_parameters(model: nn.Module, changed: Mapping[str, Any] | Iterable[str]) -> None:
     """Bring the size attributes of ``torch.nn`` layers in line with the parameters they now hold."""
-    for path in {name.rpartition(".")[0] for name in changed}:
-        module = model.get_submodule(path)
+    changed_in = {name.rpartition(".")[0] for name in changed}
+    for module in [module for path, module in modules_of(model) if path in changed_in]:
         if isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape
         elif isinstance(module, _ConvTransposeNd):
@@ -97,6 +98,13 @@ def follow_parameters(model: nn.Module, changed: Mapping[str, Any] | Iterable[st
             module.num_channels = len(module.weight)
         elif isinstance(module, nn.Embedding):
             module.num_embeddings, module.embedding_dim = module.weight.shape
+        elif isinstance(module, nn.RNNBase):
+            first: Any = module.weight_ih_l0
+            rows, module.input_size = first.shape
+            module.hidden_size = rows // {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+            if module.proj_size:
+                projection: Any = module.weight_hr_l0
+                module.proj_size = len(projection)
         elif isinstance(module, nn.PReLU):
             module.num_parameters = module.weight.numel()
         elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
