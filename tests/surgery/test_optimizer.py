@@ -12,6 +12,7 @@ from secateur._errors import UsageError
 from secateur.graph import PruningGraph
 from secateur.surgery import cut, make_plan, rebuild_optimizer
 from secateur.surgery.cut import shrunk
+from secateur.surgery.pool import Pool
 from surgery.small_cnn import KEEP, SmallCNN
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -44,17 +45,17 @@ def test_every_kept_entry_goes_on_exactly(model: SmallCNN, graph: PruningGraph, 
     for n, old, new in pairs:
         for key, value in optimizer.state[old].items():
             got = rebuilt.state[new][key]
-            want = shrunk(n, value, plan) if isinstance(value, Tensor) and value.shape == old.shape else value
+            want = shrunk(n, value, plan, Pool()) if isinstance(value, Tensor) and value.shape == old.shape else value
             assert torch.equal(torch.as_tensor(got), torch.as_tensor(want)), (n, key)
     # All of these work number by number, so the same gradients must give the same numbers, step after step.
     for _ in range(3):
         for n, old, new in pairs:
             old.grad = torch.randn_like(old)
-            new.grad = shrunk(n, old.grad, plan)
+            new.grad = shrunk(n, old.grad, plan, Pool())
         optimizer.step()
         rebuilt.step()
     for n, old, new in pairs:
-        assert torch.equal(new, shrunk(n, old.detach(), plan)), n
+        assert torch.equal(new, shrunk(n, old.detach(), plan, Pool())), n
 
 
 def test_settings_of_every_parameter_group_stay(model: SmallCNN, graph: PruningGraph, example: Tensor):

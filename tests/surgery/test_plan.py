@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from secateur._errors import FileError, PlanError
 from secateur.graph import PruningGraph, trace
 from secateur.surgery import Plan, cut, make_plan, mask, verify
-from secateur.surgery.plan import from_runs, to_runs
+from secateur.surgery.ranges import from_runs, to_runs
 from secateur.testing.toys import toys
 from surgery.small_cnn import KEEP, SmallCNN
 

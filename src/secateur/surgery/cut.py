@@ -12,41 +12,67 @@ from secateur.graph import sizes
 from secateur.graph.adapters import adapt
 from secateur.graph.clone import copy_with
 from secateur.surgery.config import follow_config
-from secateur.surgery.plan import Plan, check_fingerprint, from_runs
+from secateur.surgery.plan import Plan, check_fingerprint
+from secateur.surgery.pool import Pool
+from secateur.surgery.ranges import bounds, spread
 from secateur.surgery.skip import Skip
 
 _OF_NUMPY = (torch.float16, torch.float32, torch.float64)
+#: Bytes that are gathered in one go along the first axis, before the others: so many stay in the processor's cache.
+_AT_ONCE = 1 << 18
 
 
 @lru_cache(maxsize=4096)
 def _index(runs: str, size: int) -> tuple[np.ndarray, int]:
     """Which blocks of an axis stay, and how long a block is: channels of a flattened map lie 49 and 49, say."""
-    found = np.array(from_runs(runs), dtype=np.int64)
-    edges = found[np.concatenate([[True], np.diff(found) != 1])]
-    lasts = found[np.concatenate([np.diff(found) != 1, [True]])] + 1
-    block = int(np.gcd.reduce([*edges, *lasts, size]))
-    return found[::block] // block, block
+    firsts, stops = bounds(runs)
+    block = int(np.gcd.reduce([size, np.gcd.reduce(firsts), np.gcd.reduce(stops)]))
+    return spread(firsts // block, stops // block), block
 
 
-def select(tensor: Tensor, axis: int, runs: str) -> Tensor:
-    """The indices of one axis that stay, as :func:`to_runs` wrote them; a copy."""
-    index, block = _index(runs, tensor.shape[axis])
-    if block > 1:
-        tensor = tensor.unflatten(axis, (-1, block))
+def _gathered(source: np.ndarray, indices: dict[int, np.ndarray], pool: Pool) -> np.ndarray:
+    """What lies at the given indices of each of the given axes."""
+    kept = pool.empty([len(indices[a]) if a in indices else n for a, n in enumerate(source.shape)], source.dtype)
+    (first, index), *others = indices.items()
+    # Indices are in range; other modes than the default write straight into ``out``.
+    if not others:
+        return np.take(source, index, axis=first, out=kept, mode="wrap")
+    if first:
+        return _gathered(_gathered(source, {first: index}, pool), dict(others), pool)
+    *between, (last, columns) = others
+    rows = max(1, _AT_ONCE // max(1, source[:1].nbytes))
+    for start in range(0, len(index), rows):
+        some = source.take(index[start : start + rows], axis=0)
+        for axis, inner in between:
+            some = some.take(inner, axis=axis)
+        np.take(some, columns, axis=last, out=kept[start : start + rows], mode="wrap")
+    return kept
+
+
+def shrunk(name: str, tensor: Tensor, plan: Plan, pool: Pool) -> Tensor:
+    """What stays of one tensor (or of one laid out like it, such as a momentum); always a copy."""
+    slices = plan.slices.get(name)
+    if not slices:
+        return tensor.clone()
+    # Blocks are made an axis of their own, so an axis moves by one for every earlier one that has them.
+    indices: dict[int, np.ndarray] = {}
+    shape, view, moved = list(tensor.shape), list(tensor.shape), 0
+    for axis, runs in sorted(slices.items()):
+        index, block = _index(runs, shape[axis])
+        indices[axis + moved] = index
+        shape[axis] = len(index) * block
+        if block > 1:
+            view[axis + moved : axis + moved + 1] = [view[axis + moved] // block, block]
+            moved += 1
+    if moved:
+        tensor = tensor.reshape(view)
     if tensor.device.type == "cpu" and tensor.dtype in _OF_NUMPY and tensor.layout == torch.strided:
         # Several times faster than index_select along any axis but the first.
-        result = torch.from_numpy(np.take(tensor.numpy(), index, axis=axis))
+        tensor = torch.from_numpy(_gathered(tensor.numpy(), indices, pool))
     else:
-        result = tensor.index_select(axis, torch.from_numpy(index).to(tensor.device))
-    return result.flatten(axis, axis + 1) if block > 1 else result
-
-
-def shrunk(name: str, tensor: Tensor, plan: Plan) -> Tensor:
-    """What stays of one tensor (or of one laid out like it, such as a momentum); always a copy."""
-    result = tensor
-    for axis, runs in sorted(plan.slices.get(name, {}).items()):
-        result = select(result, axis, runs)
-    return result.clone() if result is tensor else result
+        for axis, index in indices.items():
+            tensor = tensor.index_select(axis, torch.from_numpy(index).to(tensor.device))
+    return tensor.reshape(shape) if moved else tensor
 
 
 def cut(model: nn.Module, plan: Plan) -> nn.Module:
@@ -63,7 +89,8 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
         PlanError: the plan was made for another model, or the model was cut already.
     """
     check_fingerprint(model, plan)
-    small = copy_with(model, lambda name, t: shrunk(name, t, plan))
+    pool = Pool()
+    small = copy_with(model, lambda name, t: shrunk(name, t, plan, pool))
     for skip in plan.skips:
         small.set_submodule(skip.block, Skip())
     if any(isinstance(m, nn.MultiheadAttention) for m in small.modules()) and plan.slices:

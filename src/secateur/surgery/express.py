@@ -27,7 +27,8 @@ from secateur.models import example_inputs
 from secateur.surgery.config import Shapes, is_hugging_face, rebuilt, shapes, whole_numbers
 from secateur.surgery.cut import cut
 from secateur.surgery.linear import solve
-from secateur.surgery.plan import ConfigField, Plan, from_runs
+from secateur.surgery.plan import ConfigField, Plan
+from secateur.surgery.ranges import count
 from secateur.surgery.roles import roles
 
 Axis = tuple[str, int]
@@ -169,7 +170,7 @@ def express(graph: PruningGraph, plan: Plan) -> Expression:
     target: dict[Axis, int] = {}
     for tensor in plan.slices.keys() & dense.keys():
         for axis, runs in plan.slices[tensor].items():
-            target[tensor, axis] = len(from_runs(runs)) - dense[tensor][axis]
+            target[tensor, axis] = count(runs) - dense[tensor][axis]
     touched = {axis for knob in known.turning for axis in knob.effect} | set(target)
     rows = [[*(k.effect.get(axis, 0) for k in known.turning), target.get(axis, 0)] for axis in touched]
     turns = solve(rows, len(known.turning))

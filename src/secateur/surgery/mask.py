@@ -19,7 +19,8 @@ from secateur.graph.adapters import adapt
 from secateur.graph.clone import copy_with
 from secateur.graph.rules import argument, axes_of
 from secateur.graph.skeleton import Dispatch, ModuleStack, plain_kernels
-from secateur.surgery.plan import Plan, Read, check_fingerprint, from_runs
+from secateur.surgery.plan import Plan, Read, check_fingerprint
+from secateur.surgery.ranges import from_runs
 
 _PRODUCTS = {"mm", "bmm", "matmul"}
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from secateur._errors import UsageError
 from secateur.surgery.cut import shrunk
 from secateur.surgery.plan import Plan
+from secateur.surgery.pool import Pool
 
 
 def rebuild_optimizer(
@@ -28,7 +29,7 @@ def rebuild_optimizer(
     """
     names = {id(p): name for name, p in model.named_parameters()}
     new = dict(small.named_parameters())
-    groups, state = [], {}
+    groups, state, pool = [], {}, Pool()
     for group in optimizer.param_groups:
         foreign = [p for p in group["params"] if id(p) not in names]
         if foreign:
@@ -37,7 +38,7 @@ def rebuild_optimizer(
         groups.append({**{k: v for k, v in group.items() if k != "params"}, "params": params})
         for old, p in zip(group["params"], params):
             state[p] = {
-                key: shrunk(names[id(old)], value, plan)
+                key: shrunk(names[id(old)], value, plan, pool)
                 if isinstance(value, Tensor) and value.shape == old.shape
                 else (value.clone() if isinstance(value, Tensor) else value)
                 for key, value in optimizer.state.get(old, {}).items()

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
@@ -23,29 +22,10 @@ from secateur.graph import PruningGraph
 from secateur.graph.clone import tensors_of
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Site
+from secateur.surgery.ranges import count, from_runs, to_runs
 from secateur.surgery.skip import silenced
 
 SCHEMA = 1
-
-
-def to_runs(indices: Sequence[int] | np.ndarray) -> str:
-    """Ascending indices as text: ``0-15,18,20-31``."""
-    found = np.asarray(indices, dtype=np.int64)
-    if not len(found):
-        return ""
-    breaks = np.flatnonzero(np.diff(found) != 1)
-    firsts, lasts = found[np.concatenate([[0], breaks + 1])], found[np.concatenate([breaks, [len(found) - 1]])]
-    return ",".join([str(a) if a == b else f"{a}-{b}" for a, b in zip(firsts.tolist(), lasts.tolist())])
-
-
-@lru_cache(maxsize=4096)
-def from_runs(text: str) -> tuple[int, ...]:
-    """The indices that :func:`to_runs` wrote."""
-    found: list[int] = []
-    for run in filter(None, text.split(",")):
-        first, _, last = run.partition("-")
-        found.extend(range(int(first), int(last or first) + 1))
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,7 @@ class GroupPlan:
 
     @property
     def kept(self) -> int:
-        return len(self.units)
+        return count(self.keep)
 
 
 @dataclass(frozen=True)
