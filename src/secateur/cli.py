@@ -189,6 +189,32 @@ def _names(text: str) -> list[str]:
 
 
 @app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe: one run, or with lists a whole study.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; by default out/NAME-OF-THE-RECIPE.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes on this machine; one a core or GPU.")] = None,
+    on: Annotated[str, typer.Option(help="local, ray, or ray:ADDRESS of a cluster that sees the folder.")] = "local",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Take up again what failed before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a study, or what is left of it: the same line goes on where it was stopped."""
+    from secateur.study import run_study
+    from secateur.study.display import results, summary
+
+    told = Console(stderr=True) if as_json else console
+    folder = out or Path("out") / recipe.stem
+    done = run_study(recipe, folder, workers=workers, on=on, retry_failed=retry_failed, console=told)
+    if as_json:
+        emit({"title": done.study.title, "folder": str(folder), "runs": results(done.status, folder)})
+    else:
+        summary(console, done)
+    if done.status.count("failed"):
+        if not retry_failed:
+            told.print("with --retry-failed they are tried again", markup=False)
+        raise typer.Exit(1)
+
+
+@app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="Name of the model, see `secateur models`.")],
     shape: Input = None,

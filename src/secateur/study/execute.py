@@ -1,0 +1,193 @@
+"""The work of each kind of stage, from the folders of the stages before it to a folder of its own."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from secateur._atomic import write_atomic
+from secateur.budget import Budget
+from secateur.card import Card, read_card, write_card
+from secateur.pipeline import Job as Asked
+from secateur.pipeline import _as_comparison as as_comparison
+from secateur.pipeline import _cut as cut_down
+from secateur.pipeline import bring_back, rehearse
+from secateur.pipeline import job as asked_for
+from secateur.record import Trail, write_run
+from secateur.study.job import Job, Progress
+from secateur.surgery import load, save
+from secateur.surgery.files import state
+from secateur.training import TrainConfig, fit
+from secateur.workbench import Bench, parse_shape, set_up
+
+DENSE_WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class _StageTrail(Trail):
+    """A trail whose checkpoints outlive the attempt, and which tells the runner of every epoch.
+
+    Attributes:
+        work: where checkpoints go.
+        tell: the runner's ear.
+        expected: epochs that the stage will train, as far as that is known.
+    """
+
+    work: Path = field(default_factory=Path)
+    tell: Progress = lambda share, text: None
+    expected: float = 1.0
+    measured: int = 0
+
+    def checkpoints(self, stage: str) -> Path | None:
+        return self.work / stage
+
+    def quality(self, model: nn.Module) -> dict[str, float]:
+        found = super().quality(model)
+        self.measured += 1
+        said = f"accuracy {found['accuracy']:.1%}" if "accuracy" in found else ""
+        self.tell(min(self.measured / self.expected, 0.99), said)
+        return found
+
+
+def execute(job: dict[str, Any], progress: Progress) -> None:
+    """Do one stage; see :class:`secateur.study.job.Executor`."""
+    given = Job(**job)
+    torch.set_num_threads(max(1, given.threads))
+    {"dense": _dense, "cut": _cut, "recover": _recover}[given.kind](given, progress)
+
+
+def _dense(job: Job, progress: Progress) -> None:
+    """Train the dense network; leaves its weights and its log."""
+    config = _config(job.settings["training"])
+    bench = _bench(job.settings, job.where, config.batch_size, job.settings["seed"], job.where["weights"])
+    trail = _trail(job, bench, progress, config.epochs)
+    history = fit(
+        bench.model,
+        bench.train,
+        config,
+        eval_fn=trail.quality,
+        checkpoint_dir=trail.checkpoints("dense"),
+        progress=False,
+    )
+    for record in history:
+        trail.log("training", **record.as_dict())
+    tensors = {name: tensor.cpu() for name, tensor in state(bench.model).items()}
+    write_atomic(Path(job.result, DENSE_WEIGHTS), safetensors.torch.save(tensors))
+
+
+def _cut(job: Job, progress: Progress) -> None:
+    """Judge, plan, cut, verify and measure; leaves the network right after the cut and its card so far."""
+    out, words = Path(job.result), job.where["recipe"]
+    bench = _start(job, job.needs.get("dense"))
+    asked = _asked(words)
+    _copy_log(job.needs.get("dense"), out)
+    trail = _trail(job, bench, progress, 3 + (asked.config.epochs if asked.method.trains else 0))
+    graph = rehearse(bench.model, bench.example, asked, True)
+    names = {"model": words["model"], "data": words["data"]}
+    result = cut_down(graph, bench.example, asked, bench.train, trail, names)
+    notes = list(result.card.notes)
+    if job.busy and asked.latency_runs:
+        beside = "another run was" if job.busy == 1 else f"up to {job.busy} other runs were"
+        notes.append(f"times were taken while {beside} at work on the same machine")
+    save(result.model, out, source=bench.source)
+    write_card(replace(result.card, notes=tuple(notes), reproduce="secateur run recipe.toml"), out / "card.json")
+
+
+def _recover(job: Job, progress: Progress) -> None:
+    """Recover the network that was cut; leaves an ordinary folder of a run."""
+    out, words, before = Path(job.result), job.where["recipe"], Path(job.needs["cut"])
+    asked = _asked(words)
+    bench = _start(job, None)
+    _copy_log(before, out)
+    card = read_card(before / "card.json")
+    small = load(before, model=bench.model)
+    trail = _trail(job, bench, progress, max(1, asked.config.epochs))
+    trail.history, trail.notes = list(card.history), list(card.notes)
+    after_cut = copy.deepcopy(small) if asked.compare else None
+    small, final = bring_back(small, card, asked.recover, asked, bench.train, trail)
+    for name in asked.compare:
+        assert after_cut is not None
+        _, other = bring_back(copy.deepcopy(after_cut), card, name, asked, bench.train, trail)
+        final = replace(final, comparisons=(*final.comparisons, as_comparison(other)), history=other.history)
+    final = _addressed(final, job, tuple(dict.fromkeys(trail.notes)))
+    write_run(small, final, words, out, bench.source)
+
+
+def _addressed(card: Card, job: Job, notes: tuple[str, ...]) -> Card:
+    data = {k: job.where["base"][k] for k in ("data_files", "limit", "limit_test")}
+    return replace(card, notes=notes, extra={**card.extra, "study": {"run": job.label, **data}})
+
+
+def _start(job: Job, dense: str | None) -> Bench:
+    """The bench with the dense network, trained or from where the recipe has it."""
+    weights = str(Path(dense, DENSE_WEIGHTS)) if dense else job.where["weights"]
+    training = job.where["recipe"]
+    return _bench(job.where["base"], job.where, training["training.batch_size"], training["seed"], weights)
+
+
+def _bench(base: Mapping[str, Any], where: Mapping[str, Any], batch: int, seed: int | None, weights: Any) -> Bench:
+    return set_up(
+        base["model"],
+        base["data"],
+        data_dir=Path(where["data_dir"]) if where["data_dir"] else None,
+        weights=Path(weights) if weights else None,
+        pretrained=base["pretrained"],
+        limit=base["limit"],
+        limit_test=base["limit_test"],
+        shape=parse_shape(base["input"]) if base["input"] else None,
+        batch_size=batch,
+        seed=seed or 0,
+    )
+
+
+def _asked(words: Mapping[str, Any]) -> Asked:
+    """What the recipe of a run asks for."""
+    tables: dict[str, dict[str, Any]] = {"options": {}, "budget": {}, "training": {}}
+    for key, value in words.items():
+        table, dot, name = key.partition(".")
+        if dot:
+            tables[table][name] = value
+    config = _config(tables["training"])
+    return asked_for(
+        words["method"],
+        tables["options"],
+        Budget(**tables["budget"]) if tables["budget"] else None,
+        words.get("preset"),
+        words["compare"],
+        words["round_to"],
+        words["ranking"],
+        words["protect"],
+        words["floor"],
+        words.get("uniform", False),
+        config,
+        words["seed"],
+        recover=words["recover"],
+        epochs=words.get("epochs"),
+        recover_lr=words.get("recover_lr"),
+        recalibrate_batches=words["recalibrate"],
+        latency_runs=words["latency_runs"],
+    )
+
+
+def _config(stored: Mapping[str, Any]) -> TrainConfig:
+    return TrainConfig(**stored)
+
+
+def _trail(job: Job, bench: Bench, progress: Progress, expected: float) -> _StageTrail:
+    return _StageTrail(
+        Path(job.result), bench.test, progress=False, work=Path(job.work), tell=progress, expected=expected
+    )
+
+
+def _copy_log(before: str | Path | None, out: Path) -> None:
+    """The log of a run begins with those of the stages that it shares."""
+    if before is not None and Path(before, "log.jsonl").is_file():
+        shutil.copyfile(Path(before, "log.jsonl"), out / "log.jsonl")
