@@ -11,6 +11,7 @@ from torch import Tensor
 from secateur import data
 from secateur._errors import UsageError
 from secateur.data.crop import crop_flip
+from secateur.data.loaders import TensorLoader
 from secateur.data.splits import TensorSplit
 
 
@@ -58,6 +59,29 @@ def test_every_item_once(split: TensorSplit):
     assert torch.cat([y for _, y in batches]).tolist() != list(range(50))
     for x, y in batches:
         assert torch.equal(x, split.normalised(y))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16])
+def test_blocks_of_batches_are_the_batches_one_by_one(
+    split: TensorSplit, batch_size: int, monkeypatch: pytest.MonkeyPatch
+):
+    def batches() -> list[tuple[Tensor, Tensor]]:
+        return epoch(data.loader(split, batch_size, shuffle=True, seed=3, augment="crop-flip"), 2)
+
+    together = batches()
+    monkeypatch.setattr("secateur.data.loaders.BLOCK", 1)
+    assert same(together, batches())
+
+
+def test_data_can_move_to_a_device(split: TensorSplit):
+    loader = data.loader(split, 16, shuffle=True, augment="crop-flip")
+    before = epoch(loader, 1)
+    assert isinstance(loader, TensorLoader)
+    loader.set_device("cpu")
+    assert same(before, epoch(loader, 1))
+    loader.set_device("meta")
+    assert {(x.device.type, y.device.type) for x, y in epoch(loader, 1)} == {("meta", "meta")}
+    assert split.images.device.type == "cpu"
 
 
 def test_the_short_last_batch_can_be_left_out(split: TensorSplit):

@@ -62,6 +62,23 @@ def test_folder(image_folder: Path):
     assert splits.source[str(image_folder / "train")].startswith("4 files")
 
 
+@pytest.mark.parametrize("inside", ["", "imagenet"])
+def test_imagenet_is_a_folder_of_classes(image_folder: Path, inside: str):
+    if inside:
+        (image_folder / inside).mkdir()
+        for half in ("train", "val"):
+            (image_folder / half).rename(image_folder / inside / half)
+    splits = data.load("imagenet", data_dir=image_folder, image_size=16)
+    assert (splits.name, splits.input_shape, len(splits.train), splits.num_classes) == ("imagenet", (3, 16, 16), 4, 2)
+    assert data.load("imagenet", data_dir=image_folder).input_shape == (3, 224, 224)
+
+
+def test_imagenet_that_is_not_there(tmp_path: Path):
+    with pytest.raises(DataError, match="--data-dir") as caught:
+        data.load("imagenet", data_dir=tmp_path)
+    assert str(tmp_path / "imagenet") in str(caught.value)
+
+
 def test_folder_test_instead_of_val(image_folder: Path):
     (image_folder / "val").rename(image_folder / "test")
     assert len(data.load(f"folder:{image_folder}").test) == 2

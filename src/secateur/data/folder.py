@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from secateur._errors import DataError, UsageError
+from secateur.data.places import ENVIRONMENT, data_folder
 from secateur.data.splits import DataSplits, scale
 
 if TYPE_CHECKING:
@@ -97,6 +98,23 @@ class FolderSplit:
     def _tensor(self, image: Image) -> Tensor:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return scale(pixels, self.mean, self.std)
+
+
+def load_imagenet(data_dir: str | Path | None, image_size: int | None = None) -> DataSplits:
+    """ImageNet's train/ and val/ as class folders, in DIR or in a folder of DIR that bears the data set's name.
+
+    Raises:
+        DataError: neither is there, or what is there cannot be used.
+        UsageError: the image size is below 1.
+    """
+    root = data_folder(data_dir)
+    found = next((p for p in (root, root / "imagenet", root / "ILSVRC2012") if (p / "train").is_dir()), None)
+    if found is None:
+        raise DataError(
+            f"the data set 'imagenet' was not found: there is no train/ in '{root}' or '{root / 'imagenet'}'\n"
+            f"say where it is with --data-dir DIR (data_dir=...) or {ENVIRONMENT}; nothing is downloaded"
+        )
+    return load_folder("imagenet", found, image_size)
 
 
 def load_folder(name: str, path: str | Path, image_size: int | None) -> DataSplits:

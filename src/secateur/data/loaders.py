@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -11,9 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from secateur._errors import UsageError
-from secateur.data.crop import crop_flip
+from secateur.data.crop import cropped, draw
 from secateur.data.folder import FolderSplit
 from secateur.data.splits import Augment, Split, TensorSplit, scale
+
+BLOCK = 1024
+"""Images that are augmented at once."""
 
 
 class Loader(Protocol):
@@ -91,7 +96,11 @@ class Order:
 
 
 class TensorLoader:
-    """Batches by indexing tensors: no processes, no items one by one."""
+    """Batches by indexing tensors: no processes, no items one by one.
+
+    Several batches are made at once, on the device where the data are; the random numbers are always drawn on the CPU,
+    batch by batch, so that every device and every size of such a block gives the same batches.
+    """
 
     def __init__(self, split: TensorSplit, order: Order, augment: bool):
         self.split, self.order, self.augment = split, order, augment
@@ -103,13 +112,24 @@ class TensorLoader:
         """The epoch of the next iteration."""
         self.order.epoch = epoch
 
+    def set_device(self, device: torch.device | str) -> None:
+        """Move the data there, once; batches then come from there."""
+        if self.split.images.device != torch.device(device):
+            self.split = replace(self.split, images=self.split.images.to(device), labels=self.split.labels.to(device))
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = self.order.generator(1)
-        for indices in self.order.batches():
-            images = self.split.images[indices]
+        split, generator, batches = self.split, self.order.generator(1), self.order.batches()
+        device = split.images.device
+        # The first block is a single batch: whoever wants only one should not wait for more.
+        count = 1
+        while block := list(islice(batches, count)):
+            sizes = [len(indices) for indices in block]
+            indices = torch.cat(block).to(device)
+            images = split.images[indices]
             if self.augment:
-                images = crop_flip(images, generator)
-            yield scale(images, self.split.mean, self.split.std), self.split.labels[indices]
+                images = cropped(images, torch.cat([draw(n, generator) for n in sizes], 1).to(device))
+            yield from zip(scale(images, split.mean, split.std).split(sizes), split.labels[indices].split(sizes))
+            count = max(1, BLOCK // self.order.batch_size)
 
 
 class ItemLoader:

@@ -11,7 +11,7 @@ from secateur._errors import UnknownName, UsageError
 from secateur._user_code import is_user_code
 from secateur.data.cifar import load_cifar
 from secateur.data.digits import load_digits
-from secateur.data.folder import load_folder
+from secateur.data.folder import load_folder, load_imagenet
 from secateur.data.idx import load_idx
 from secateur.data.splits import DataSplits, limited
 from secateur.data.user_file import load_from_file
@@ -60,8 +60,13 @@ _BUILT_IN: dict[str, tuple[_Reader, DataEntry]] = {
             partial(load_cifar, "cifar100"),
             DataEntry("cifar100", "fine labels; DIR/cifar-100-binary or DIR/cifar-100-python", (3, 32, 32), 100),
         ),
+        (
+            load_imagenet,
+            DataEntry("imagenet", "DIR/train and DIR/val, one folder per class; decoded when needed", (3, 224, 224)),
+        ),
     )
 }
+_FOLDERS = ("folder", "imagenet")
 _SOURCES = (
     DataEntry("folder:PATH", "images in PATH/train and PATH/val (or test), one folder per class"),
     DataEntry("file.py:function", "what your own function returns: DataSplits or (train data set, test data set)"),
@@ -93,7 +98,7 @@ def load(
         data_dir: where the files are; by default what SECATEUR_DATA_DIR says, else ``./data``.
         limit: at most so many training images, the first ones.
         limit_test: likewise for the test images.
-        image_size: height and width, for ``folder:PATH`` only (224 by default).
+        image_size: height and width, for ``folder:PATH`` and ``imagenet`` only (224 by default).
 
     Raises:
         UnknownName: no such data set.
@@ -101,10 +106,14 @@ def load(
         DataError: files that are missing, cut short or damaged, or labels out of range.
     """
     kind, _, rest = name.partition(":")
-    if image_size is not None and kind != "folder":
-        raise UsageError(f"image_size={image_size}: {name!r} has a size of its own; only folder:PATH can be resized")
+    if image_size is not None and kind not in _FOLDERS:
+        raise UsageError(
+            f"image_size={image_size}: {name!r} has a size of its own; only folder:PATH and imagenet can be resized"
+        )
     if kind == "folder" and rest:
         splits = load_folder(name, rest, image_size)
+    elif name == "imagenet":
+        splits = load_imagenet(data_dir, image_size)
     elif is_user_code(name):
         splits = load_from_file(name, data_dir)
     elif name in _BUILT_IN:

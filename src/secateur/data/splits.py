@@ -81,8 +81,11 @@ class TensorSplit:
 
 def scale(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(…, C, H, W), uint8 in 0..255 or floats in [0, 1] -> float32, (pixel - mean) / std."""
-    unit = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    return (unit - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    low, width = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (mean, std))
+    if images.dtype != torch.uint8:
+        return (images.float() - low) / width
+    # In place from the second step on: the division of millions of pixels waits for memory.
+    return images.float().div_(255).sub_(low).div_(width)
 
 
 @dataclass(frozen=True, eq=False)
