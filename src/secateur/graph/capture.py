@@ -8,7 +8,6 @@ that way; those run on the real tensors, which the skeleton then shares.
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +21,7 @@ from secateur.graph.admit import does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
 from secateur.graph.clone import Mould, tensors_of
 from secateur.graph.labels import FIXED, Labels, varying
+from secateur.graph.leaves import Leaf, undispatched
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MADE, MetaMemory
@@ -123,12 +123,10 @@ def takes_numbers(func: Any) -> bool:
 
 
 def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
-    """The numbers that an operation takes as values, also from real tensors of one element.
+    """The numbers given to an operation that takes them as values, also from real tensors of one element.
 
     In a pass over real tensors only those count that no operation made: PyTorch wraps Python numbers that way.
     """
-    if not takes_numbers(func):
-        return ()
     found = []
     for value in args:
         kind = type(value)
@@ -156,10 +154,10 @@ class Run(Dispatch):
         ledger.here = self.where
         self.perform = perform
         self.trails = Trails()
-        self.stack = ModuleStack(model, self.entered, self.trails.leave)
+        self.stack = ModuleStack(model, self.entered, self.trails.leave, self.layer)
         self.entering: dict[str, list[Tensor]] = {}
         self.operations: list[Operation] = []
-        self._counts: Counter[tuple[str, str]] = Counter()
+        self._counts: dict[tuple[str, str], int] = {}
         self._rules: dict[Any, Any] = {}
         self.used: set[int] = set()
         # Storages that were written into: what was the same number everywhere is that no more.
@@ -237,15 +235,17 @@ class Run(Dispatch):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        flat = tensors((args, kwargs))
+        return self.operation(func, args, kwargs, tensors((args, kwargs)))
+
+    def operation(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
+        """Run one operation, whose tensors are ``flat``, and let the labels follow it."""
         out = self.perform(func, args, kwargs, flat)
-        carried = [getattr(t, _ATTRIBUTE, FIXED).systems for t in flat]
+        inputs = tuple([s for t in flat for s in getattr(t, _ATTRIBUTE, FIXED).systems])
         self.used.update(map(id, flat))
         self._name = name = name_of(func)
-        key = (self.stack.path, name)
+        key = (self.stack.paths[-1], name)
         self._expected = []
-        self._ordinal = self._counts[key]
-        self._counts[key] += 1
+        self._ordinal = self._counts[key] = self._counts.get(key, -1) + 1
         apply = self._rules.get(func)
         if apply is None:
             apply = self._rules[func] = lookup(func)
@@ -254,7 +254,10 @@ class Run(Dispatch):
         except Exception as error:
             # A rule that does not understand its arguments must cost freedom, never correctness.
             reason = f"reaches {self.where()}, whose rule failed: {type(error).__name__}: {error}{self.source()}"
-            self.ledger.lock_systems([s for systems in carried for s in systems], reason)
+            self.ledger.lock_systems(inputs, reason)
+        if name == "empty":
+            # Nothing that anybody has to follow; PyTorch makes some on its way from a layer to its operation.
+            return out
         if name[-1] == "_" and flat and (name != "fill_" or flat[0]._is_view()):
             self._written.add(flat[0].untyped_storage()._cdata)
         outs = [out] if type(out) is Tensor else tensors(out)
@@ -268,15 +271,28 @@ class Run(Dispatch):
                 name,
                 key[0],
                 self._ordinal,
-                tuple([tuple(t.shape) for t in outs]),
+                tuple([t.shape for t in outs]),
                 tuple([getattr(t, _ATTRIBUTE, FIXED).systems for t in outs]),
-                tuple([s for systems in carried for s in systems]),
-                numbers(func, args, kwargs),
+                inputs,
+                numbers(func, args, kwargs) if takes_numbers(func) else (),
                 span(func, args, kwargs) if name == "slice" and argument(func, args, kwargs, "step", 1) == 1 else None,
                 tuple(self._expected),
             )
         )
         return out
+
+    def layer(self, path: str, module: nn.Module, leaf: Leaf, x: Tensor) -> Tensor | None:
+        """Run one of PyTorch's own layers. None of them adds anything to what enters, so no trail begins here."""
+        entering = getattr(x, _ATTRIBUTE, FIXED).systems
+        self.stack.paths.append(path)
+        try:
+            with undispatched():
+                output = leaf(module, x, self.operation)
+        finally:
+            self.stack.paths.pop()
+        if output is not None:
+            self.entering.setdefault(path, []).extend(entering)
+        return output
 
     def entered(self, module: str, args: tuple, kwargs: dict) -> None:
         """Note what enters a module."""

@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from secateur.graph import sizes
 from secateur.graph.capture import Capture, name_of, numbers, span
 from secateur.graph.classes import Classes
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, varying
+from secateur.graph.leaves import Leaf, undispatched
 from secateur.graph.ledger import AxisRef, Literal
 from secateur.graph.rules import argument
-from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
+from secateur.graph.skeleton import Dispatch, ModuleStack, is_model_code, plain_kernels, skeleton_of, without_numbers
 from secateur.graph.trees import tensors
 
 _RESHAPES = {"view", "_unsafe_view", "clone", "expand", "alias", "unsqueeze", "squeeze"}
@@ -68,6 +69,8 @@ class RandomCut:
         self.alive = np.ones(len(group_of), dtype=bool)
         self._lengths: dict[tuple, tuple[tuple[int, int], ...]] = {}
         rng = np.random.default_rng(seed)
+        by_group = np.argsort(group_of, kind="stable")
+        first = np.searchsorted(group_of, np.arange(len(groups)), sorter=by_group).tolist()
         met: Counter[int] = Counter()
         for k, group in enumerate(groups):
             if group.locked or group.width < 2 or (only is not None and k not in only):
@@ -82,7 +85,8 @@ class RandomCut:
                 # At least two stay where that can be: axes of length one are dropped on the way by some code.
                 gone = 1 + (group.width // 2 - 1 + offset) % max(1, group.width - 2)
             gone = min(gone, group.width - group.least)
-            self.alive[np.flatnonzero(group_of == k)[rng.permutation(group.width)[:gone]]] = False
+            units = by_group[first[k] : first[k] + group.width]
+            self.alive[units[rng.permutation(group.width)[:gone]]] = False
         self.labels = self.alive[classes.of]
 
     def lengths(self, system: Tensor) -> tuple[tuple[int, int], ...]:
@@ -141,11 +145,22 @@ class _Check(Dispatch):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        out = self.recorded.memory(func, args, kwargs, tensors((args, kwargs)))
+        return self.operation(func, args, kwargs, tensors((args, kwargs)))
+
+    def layer(self, path: str, module: nn.Module, leaf: Leaf, x: Tensor) -> Tensor | None:
+        """Run one of PyTorch's own layers."""
+        with undispatched():
+            return leaf(module, x, self.operation)
+
+    def operation(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
+        """Run one operation, whose tensors are ``flat``, and compare it."""
+        out = self.recorded.memory(func, args, kwargs, flat)
         if self.diverged:
             return out
         operations = self.recorded.operations
         name = name_of(func)
+        if name == "empty":
+            return out
         if self.index >= len(operations) or operations[self.index].name != name:
             if name in _RESHAPES:
                 # PyTorch reshapes in other steps where a size has become one; the next real operation is compared.
@@ -223,7 +238,7 @@ def dry_run(recorded: Capture, cut: RandomCut, literals: list[Literal]) -> Failu
     sizes.follow_parameters(model, kept)
     check = _Check(recorded, cut)
     try:
-        with plain_kernels(), check:
+        with plain_kernels(), ModuleStack(model, layer=check.layer), check:
             model(*recorded.inputs[0], **recorded.inputs[1])
     except Exception as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__

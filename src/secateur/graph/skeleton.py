@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.graph.adapters import adapt_module, plain_module
 from secateur.graph.clone import Mould, modules_of
+from secateur.graph.leaves import LEAVES, RunLayer, shortcut
 
 _OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(__file__)), room) + os.sep for room in ("graph", "surgery"))
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -131,10 +132,16 @@ class ModuleStack:
         model: nn.Module,
         entered: Callable[[str, tuple, dict], None] | None = None,
         left: Callable[[str, Any], None] | None = None,
+        layer: RunLayer | None = None,
     ):
+        """Args:
+        entered: called with the path of a module and what it is given.
+        left: called with its path and what it gives back.
+        layer: runs PyTorch's own layers (see ``leaves.py``), of which the other two then hear nothing.
+        """
         self.model = model
         self.paths: list[str] = [""]
-        self._entered, self._left = entered, left
+        self._entered, self._left, self._layer = entered, left, layer
 
     @property
     def path(self) -> str:
@@ -144,8 +151,13 @@ class ModuleStack:
         self._shadowed: list[tuple[nn.Module, Any]] = []
         for name, module in modules_of(self.model):
             if not isinstance(module, torch.jit.ScriptModule):
-                self._shadowed.append((module, module.__dict__.get("forward")))
-                module.__dict__["forward"] = self._watched(name, module.forward)
+                before = module.__dict__.get("forward")
+                self._shadowed.append((module, before))
+                shadow = self._watched(name, module.forward)
+                # A layer of PyTorch's that somebody gave another forward is none of them any more.
+                if self._layer is not None and before is None and (leaf := LEAVES.get(type(module))) is not None:
+                    shadow = shortcut(name, module, leaf, self._layer, shadow)
+                module.__dict__["forward"] = shadow
         return self
 
     def _watched(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
