@@ -124,6 +124,7 @@ LEAST = {
     "mean_over_width": 2,
     "mean_by_hand": 1,
     "norm_by_hand": 2,
+    "picked_tokens": 2,
     "windows_of_tokens": 2,
     "embedding_bag": 2,
     "weight_norm_hook": 3,

@@ -208,6 +208,23 @@ class NormByHand(Tokens):
         return x + self.b((y * self.scale).relu())
 
 
+class PickedTokens(Tokens):
+    """Tokens put into another order by an index, and back by ``index_select``: channels have no part in it."""
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+        self.register_buffer("order", torch.tensor([3, 0, 6, 5, 1, 4, 2]))
+        self.register_buffer("back", self.order.argsort())
+
+    def body(self, x: Tensor) -> Tensor:
+        y = self.a(x[:, self.order]).relu()
+        return x + self.b(y.index_select(1, self.back))
+
+
 class SharedOverWindows(Tokens):
     """``Tensor.unfold`` over tokens: three neighbours side by side."""
 
@@ -242,6 +259,7 @@ def sequence_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "mean_over_width": lambda: SummedOverWidth(by_hand=False),
         "mean_by_hand": lambda: SummedOverWidth(by_hand=True),
         "norm_by_hand": NormByHand,
+        "picked_tokens": PickedTokens,
         "windows_of_tokens": SharedOverWindows,
     }
     return {

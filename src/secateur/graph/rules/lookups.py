@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from secateur.graph.labels import Labels, compressed, varying
@@ -47,20 +49,46 @@ def _consumed(indices: list) -> int | None:
 
 @rule("index", "_unsafe_index")
 def index(run, func, args, kwargs, out) -> None:
-    """Rows picked by index: what the axes behind them carry passes."""
+    """Places picked by index: what the other axes carry passes."""
     x, indices = args[0], args[1]
-    labels, systems, consumed = run.labels(x), [], _consumed(indices)
+    labels, systems = run.labels(x), []
+    taken, where = _taken(indices)
+    others = [axis for axis in range(x.dim()) if axis not in taken]
     for system in labels.systems:
         own = varying(system)
-        if consumed == 1 and own == (0,) and experts.looked_up(run, system, 0, indices[0]):
+        across = [axis for axis in own if axis in taken]
+        if not across:
+            line = compressed(system, others)
+            for _ in range(out.dim() - len(others)):
+                line = line.unsqueeze(where)
+            systems.append(line.expand(out.shape))
+        elif len(taken) == 1 and experts.looked_up(run, system, taken[0], indices[where]):
             continue
-        if consumed is not None and all(axis >= consumed for axis in own):
-            systems.append(compressed(system, range(consumed, x.dim())).expand(out.shape))
         else:
             run.ledger.lock_systems([system], f"looked up by index in {run.where(func)}")
     for item in tensors(indices):
         run.ledger.lock_systems(run.labels(item).systems, f"used as an index in {run.where(func)}")
     run.set(out, Labels(tuple(systems), labels.is_weight))
+
+
+def _taken(indices: list) -> tuple[list[int], int]:
+    """The axes that are indexed, and where the axes of the index come to lie among those of the result."""
+    taken, axis, ends = [], 0, []
+    for item in indices:
+        length = item.dim() if item is not None and item.dtype in (torch.bool, torch.uint8) else 1
+        if item is not None:
+            taken += range(axis, axis + length)
+            ends.append((axis, axis + length))
+        axis += length
+    side_by_side = all(one[1] == other[0] for one, other in itertools.pairwise(ends))
+    return taken, taken[0] if side_by_side and taken else 0
+
+
+@rule("index_select")
+def index_select(run, func, args, kwargs, out) -> None:
+    """The same along one axis."""
+    axis = args[1] % max(args[0].dim(), 1)
+    index(run, torch.ops.aten.index.Tensor, (args[0], [*[None] * axis, args[2]]), {}, out)
 
 
 @rule("index_put", "_index_put_impl")
