@@ -17,9 +17,9 @@ from secateur.card import Card, Comparison, Exactness, GroupWidth, Latency, Meas
 from secateur.graph import PruningGraph, trace
 from secateur.measure import compare as compare_latency
 from secateur.measure import hardware, model_bytes, speedup, versions
-from secateur.methods import REGISTRY, Evidence, Law, Method, configure, find
+from secateur.methods import REGISTRY, Evidence, Law, Method, WeightMethod, configure, find
 from secateur.record import Trail, check_folder, write_run
-from secateur.surgery import Plan, Verification, cut, verify
+from secateur.surgery import Hold, Masks, Plan, Verification, cut, make_plan, masks_of, verify
 from secateur.training import RECOVERIES, RecoveryPlan, TrainConfig, fit, recalibrate, recovery, reinitialise
 
 
@@ -239,8 +239,11 @@ def rehearse(
     if out is not None:
         check_folder(Path(out))
     graph = trace(model, example_inputs)
-    # Which units score best changes nothing about what a budget can reach.
-    asked.goal.widths(graph, asked.method.ranking)
+    if isinstance(asked.method, WeightMethod):
+        asked.method.masks(graph, asked.goal, Evidence(seed=asked.seed))
+    else:
+        # Which units score best changes nothing about what a budget can reach.
+        asked.goal.widths(graph, asked.method.ranking)
     return graph
 
 
@@ -256,15 +259,21 @@ def _cut(
     judged, law = _trained(graph, asked, train_data, trail) if method.trains else (graph, None)
     evidence = Evidence(train_data, asked.seed, law)
     judged = judged.without(*method.leave_out(judged, goal, evidence))
-    keep = method.choose(judged, goal.widths(judged, method.ranking), evidence)
-    if keep is None:
-        plan = goal.plan(judged, method.judge(judged, evidence), method.ranking)
-    else:
-        plan = goal.keeping(judged, keep, method.ranking)
-    plan = plan.explain(method=method.name)
+    masks = method.masks(judged, goal, evidence) if isinstance(method, WeightMethod) else None
+    plan = (_planned(judged, method, goal, evidence) if masks is None else _sparse(judged, masks)).explain(
+        method=method.name
+    )
     trail.notes += method.notes(evidence)
     dense = method.refit(judged, plan, evidence)
+    if masks is not None:
+        dense = masks.applied(dense)
+        trail.notes.append(
+            f"{masks.weights - masks.kept:,} of {masks.weights:,} weights are zero, none is gone: every tensor keeps "
+            "its size, and MACs and parameters are counted without the zeros"
+        )
     small = cut(dense, plan)
+    if masks is not None:
+        small.secateur_masks = masks  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
     check = verify(dense, plan, example_inputs).require()
     trail.notes += [f"{name} stays whole: {reason}" for name, reason in plan.why.get("held", {}).items()]
     trail.log("cut", macs=plan.why["macs"], params=plan.why["params"], max_error=check.max_error)
@@ -299,24 +308,52 @@ def _cut(
     return Result(small, plan, card, check, graph)
 
 
+def _planned(graph: PruningGraph, method: Method, goal: Goal, evidence: Evidence) -> Plan:
+    keep = method.choose(graph, goal.widths(graph, method.ranking), evidence)
+    if keep is not None:
+        return goal.keeping(graph, keep, method.ranking)
+    return goal.plan(graph, method.judge(graph, evidence), method.ranking)
+
+
+def _sparse(graph: PruningGraph, masks: Masks) -> Plan:
+    """A plan that removes no unit; what it says of cost leaves out what is zero."""
+    dense, spent = graph.cost(), graph.module_macs()
+    macs = 0.0
+    for module, count in spent.items():
+        keep = masks.keep.get(f"{module}.weight")
+        macs += count if keep is None else count * float(keep.float().mean())
+    return make_plan(graph, {}).explain(
+        weights=masks.kept,
+        macs=round(macs),
+        params=dense.params - (masks.weights - masks.kept),
+        dense_macs=dense.macs,
+        dense_params=dense.params,
+    )
+
+
 def _trained(graph: PruningGraph, asked: Job, train_data: Any, trail: Trail) -> tuple[PruningGraph, Law]:
     """The graph over a copy of the network that was trained under the method's law, and that law."""
     method = asked.method
     judged = graph.on(copy.deepcopy(graph.model))
-    law = method.law(judged, asked.goal.widths(judged, method.ranking))
-    history = fit(
-        judged.model,
-        train_data,
-        replace(asked.config, **method.schedule()),
-        hooks=(law,),
-        eval_fn=trail.quality if trail.eval_data is not None else None,
-        checkpoint_dir=trail.checkpoints(method.name),
-        progress=trail.progress,
-    )
+    units = not isinstance(method, WeightMethod)
+    law = method.law(judged, asked.goal.widths(judged, method.ranking) if units else {})
+    for done in range(method.rounds):
+        if done:
+            method.between(judged, asked.goal, law, done)
+        stage = method.name if method.rounds == 1 else f"{method.name}-{done + 1}"
+        history = fit(
+            judged.model,
+            train_data,
+            replace(asked.config, **method.schedule()),
+            hooks=(law,),
+            eval_fn=trail.quality if trail.eval_data is not None else None,
+            checkpoint_dir=trail.checkpoints(stage),
+            progress=trail.progress,
+        )
+        for record in history:
+            trail.point(stage, record.epoch + 1, record.metrics, loss=record.train_loss)
     law.finish()
     judged.model.eval()
-    for record in history:
-        trail.point(method.name, record.epoch + 1, record.metrics, loss=record.train_loss)
     return judged, law
 
 
@@ -351,11 +388,15 @@ def _recover(small: nn.Module, name: str, todo: RecoveryPlan, train_data: Any, t
         fallback = reinitialise(small, seed)
         if fallback:
             trail.notes.append(f"{name}: {len(fallback)} bare parameters were re-initialised by the fallback rule")
+    masks = masks_of(small)
+    if masks is not None:
+        masks.apply(small)
     if todo.config.epochs:
         history = fit(
             small,
             train_data,
             todo.config,
+            hooks=() if masks is None else (Hold(masks),),
             eval_fn=trail.quality if trail.eval_data is not None else None,
             checkpoint_dir=trail.checkpoints(name),
             progress=trail.progress,

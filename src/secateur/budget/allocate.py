@@ -162,7 +162,13 @@ def protected(graph: PruningGraph, patterns: Iterable[str]) -> set[str]:
 
 
 def _lanes(
-    graph: PruningGraph, scores: Mapping[str, Tensor], spared: set[str], round_to: int, floor: float, uniform: bool, raw: bool
+    graph: PruningGraph,
+    scores: Mapping[str, Tensor],
+    spared: set[str],
+    round_to: int,
+    floor: float,
+    uniform: bool,
+    raw: bool,
 ) -> tuple[list[Lane], dict[str, str]]:
     """What may be narrowed, and of ``uniform`` which roles are held back and why."""
     free = [g for g in graph.prunable if g.name not in spared and g.name in scores]

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from secateur._errors import BudgetError, UnknownName
 from secateur.graph import Cost
 
-METRICS = ("macs", "params")
+METRICS = ("macs", "params", "weights")
+#: What a graph counts; single weights are no part of it.
+COUNTED = ("macs", "params")
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Budget:
-    """A target on multiply-accumulates or parameters.
+    """A target on multiply-accumulates or parameters, or, for methods that mask single weights, on these.
 
     ``Budget(macs=0.5)`` is half of the dense model's multiply-accumulates *remaining*; ``Budget(params=2_000_000)`` is
     an absolute number. Numbers up to 1 are fractions.
@@ -64,8 +66,13 @@ class Budget:
         """The target as an absolute number.
 
         Raises:
-            BudgetError: more than the dense model has.
+            BudgetError: more than the dense model has, or a target that units do not have.
         """
+        if self.metric not in COUNTED:
+            raise BudgetError(
+                f"{self.metric} are for methods that mask single weights (magnitude, lottery)\n"
+                "units are removed for a budget of macs or params: macs=50%"
+            )
         base = getattr(dense, self.metric)
         limit = self.target * base if self.target <= 1 else self.target
         if limit > base:

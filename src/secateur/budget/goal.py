@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur._errors import UsageError
+from secateur._errors import BudgetError, UsageError
 from secateur.budget.allocate import plan
 from secateur.budget.budget import Budget
 from secateur.budget.presets import preset_widths
@@ -45,6 +45,22 @@ class Goal:
     def as_dict(self) -> dict[str, float | str]:
         """As a card says it."""
         return {**self.budget.as_dict()} if self.budget is not None else {"preset": str(self.preset)}
+
+    def weights(self, total: int) -> int:
+        """How many single weights may stay, of so many.
+
+        Raises:
+            BudgetError: the goal is none of weights, or more than there are.
+        """
+        if self.budget is None or self.budget.metric != "weights":
+            raise BudgetError(
+                "this method masks single weights, so its budget is a share of them: weights=20%\n"
+                "macs and params are for methods that remove units (l1, slimming ...)"
+            )
+        count = round(self.budget.target * total) if self.budget.target <= 1 else round(self.budget.target)
+        if not 1 <= count <= total:
+            raise BudgetError(f"the budget {self.budget} keeps {count:,} of {total:,} weights: keep 1 to all of them")
+        return count
 
     def plan(self, graph: PruningGraph, scores: Mapping[str, Tensor], ranking: str) -> Plan:
         """The best units under the target.

@@ -1,16 +1,21 @@
 """One paper, one file, one line here."""
 
 from secateur.methods.l1 import L1
+from secateur.methods.lottery import Lottery, LotteryUnits
+from secateur.methods.magnitude import Magnitude
 from secateur.methods.protocol import Evidence as Evidence
 from secateur.methods.protocol import Law as Law
 from secateur.methods.protocol import Method as Method
+from secateur.methods.protocol import WeightMethod as WeightMethod
 from secateur.methods.protocol import configure as configure
 from secateur.methods.protocol import find as find
 from secateur.methods.sfp import SFP
 from secateur.methods.slimming import Slimming
 from secateur.methods.sss import SSS
 
-REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in (L1, Slimming, SSS, SFP)}
+REGISTRY: dict[str, type[Method]] = {
+    cls.name: cls for cls in (L1, Slimming, SSS, SFP, Magnitude, Lottery, LotteryUnits)
+}
 
 
 def methods() -> dict[str, str]:

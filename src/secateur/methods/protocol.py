@@ -14,7 +14,7 @@ from secateur._errors import UnknownName, UsageError
 from secateur.budget import Goal
 from secateur.graph import PruningGraph
 from secateur.scores import Scores
-from secateur.surgery import Plan
+from secateur.surgery import Masks, Plan
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Method(ABC):
         ranking: how its scores compare between groups, see ``sc.plan``.
         needs_data: whether it cannot judge without training data.
         trains: whether it trains the dense network before it judges.
+        starts_untrained: whether that network should come with its initial weights.
     """
 
     name: ClassVar[str]
@@ -70,6 +71,10 @@ class Method(ABC):
     ranking: ClassVar[str] = "global"
     needs_data: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+    starts_untrained: ClassVar[bool] = False
+
+    #: How often the network is trained before the judgement, if it is.
+    rounds = 1
 
     def schedule(self) -> Mapping[str, Any]:
         """What the training under the law changes of the dense training: fields of ``TrainConfig``."""
@@ -83,6 +88,10 @@ class Method(ABC):
             widths: how many units of each group would stay if the same share of every group went.
         """
         return Law()
+
+    def between(self, graph: PruningGraph, goal: Goal, law: Law, done: int) -> None:
+        """Between two rounds of training, of which ``done`` are over."""
+        return
 
     def leave_out(self, graph: PruningGraph, goal: Goal, evidence: Evidence) -> tuple[str, ...]:
         """Names of residual blocks (``graph.blocks``) that go as a whole, before units are looked at."""
@@ -108,6 +117,22 @@ class Method(ABC):
     def notes(self, evidence: Evidence) -> list[str]:
         """What the card should say of how it went."""
         return []
+
+
+@dataclass(frozen=True)
+class WeightMethod(Method):
+    """A method that sets single weights to zero instead of removing units: its budget is a share of ``weights``."""
+
+    @abstractmethod
+    def masks(self, graph: PruningGraph, goal: Goal, evidence: Evidence) -> Masks:
+        """Which weights stay.
+
+        Raises:
+            BudgetError: the goal is none of weights.
+        """
+
+    def judge(self, graph: PruningGraph, evidence: Evidence) -> Scores:
+        return {}
 
 
 def find(name: str, registry: Mapping[str, type[Method]]) -> type[Method]:

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from secateur.budget import RANKINGS, Budget
+from secateur.budget import RANKINGS, Budget, Goal
 from secateur.budget import plan as make_plan
 from secateur.graph import PruningGraph, trace
-from secateur.methods import Evidence, Method
+from secateur.methods import Evidence, Method, WeightMethod
 from secateur.scores import Scores
-from secateur.surgery import Plan, cut, load, save, verify
+from secateur.surgery import Hold, Masks, Plan, cut, load, save, verify
 from secateur.testing.toys import Image, Residual, conv_bn
 
 BUDGETS = (Budget(macs=0.7), Budget(macs=0.45), Budget(params=0.5))
@@ -103,7 +103,8 @@ class Case:
 def check_method(cls: type[Method]) -> None:
     """Hold a method to its contract on small networks with random data: for the tests of whoever writes one.
 
-    The clauses are the functions of :data:`CLAUSES`; each docstring is one. All are tried on every network before
+    The clauses are the functions of :data:`CLAUSES`, or of :data:`WEIGHT_CLAUSES` for a method that masks single
+    weights; each docstring is one. All are tried on every network before
     anything is reported. It takes seconds for a method that does not train.
 
     Args:
@@ -113,8 +114,9 @@ def check_method(cls: type[Method]) -> None:
         AssertionError: with every clause that failed, on which network, and how.
     """
     problems = []
+    clauses = WEIGHT_CLAUSES if issubclass(cls, WeightMethod) else CLAUSES
     for net in NETS:
-        for name, clause in CLAUSES.items():
+        for name, clause in clauses.items():
             try:
                 clause(Case(cls, net))
             except Exception as error:
@@ -230,6 +232,76 @@ def _nested(case: Case) -> None:
         one, other = set(units), set(large.keep[name])
         assert one <= other or other <= one, f"{name} keeps units {sorted(one - other)} only under the smaller budget"
 
+
+def _masks(case: Case, share: float, model: nn.Module | None = None, noise: int = 0) -> Masks:
+    graph = trace(case.build() if model is None else model, case.example())
+    method = case.cls()
+    assert isinstance(method, WeightMethod)
+    with _generators(noise):
+        return method.masks(graph, Goal(Budget(weights=share)), Evidence(case.batches(), seed=3))
+
+
+def _share_met(case: Case) -> None:
+    """So many weights stay as were asked for, to one."""
+    for share in (1.0, 0.5, 0.05):
+        masks = _masks(case, share)
+        assert masks.kept == round(share * masks.weights), f"weights={share}: {masks.kept} of {masks.weights} stay"
+
+
+def _all_stay(case: Case) -> None:
+    """A budget of all weights changes no bit."""
+    model = case.build()
+    masked = _masks(case, 1.0, model).applied(model)
+    _assert_same(dict(case.build().state_dict()), dict(masked.state_dict()), "the unmasked model's")
+
+
+def _masks_hold(case: Case) -> None:
+    """Training with momentum and weight decay brings no masked weight back."""
+    model = case.build().train()
+    masks = _masks(case, 0.3, model)
+    masks.apply(model)
+    optimiser = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), 0.1, 0.9, weight_decay=0.1)
+    for x, y in case.batches():
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+        Hold(masks).after_step(model)
+    parameters = dict(model.named_parameters())
+    back = [name for name, keep in masks.keep.items() if bool(parameters[name][~keep].any())]
+    assert not back, f"masked weights came back in {', '.join(back)}"
+
+
+def _masks_nested(case: Case) -> None:
+    """What stays under the smaller budget stays under the larger one."""
+    large, small = _masks(case, 0.6), _masks(case, 0.2)
+    lost = [name for name, keep in small.keep.items() if bool((keep & ~large.keep[name]).any())]
+    assert not lost, f"weights stay only under the smaller budget in {', '.join(lost)}"
+
+
+def _masks_seed(case: Case) -> None:
+    """The same seed gives the same masks, whatever the global random generators hold."""
+    first, second = (_masks(case, 0.5, noise=noise) for noise in (1, 2))
+    changed = [name for name in first.keep if not torch.equal(first.keep[name], second.keep[name])]
+    assert not changed, f"two runs kept other weights of {', '.join(changed)}"
+
+
+def _masking_moves_nothing(case: Case) -> None:
+    """Choosing masks leaves the model as it was: values, gradients, modes, hooks, what is frozen."""
+    model = case.build()
+    before = _snapshot(model)
+    _masks(case, 0.5, model)
+    _assert_same(before, _snapshot(model), "the model's")
+
+
+WEIGHT_CLAUSES: dict[str, Callable[[Case], None]] = {
+    "named": _named,
+    "share met": _share_met,
+    "all stay": _all_stay,
+    "masks hold": _masks_hold,
+    "nested masks": _masks_nested,
+    "seed": _masks_seed,
+    "nothing moves": _masking_moves_nothing,
+}
 
 CLAUSES: dict[str, Callable[[Case], None]] = {
     "named": _named,

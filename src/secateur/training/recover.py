@@ -16,6 +16,7 @@ RECOVERIES = {
     "finetune": "keep the weights, train on: 40 epochs at a constant learning rate of 0.001",
     "scratch-e": "new weights, as many epochs as the dense model had",
     "scratch-b": "new weights, as much compute as the dense model had: epochs times dense MACs over pruned MACs",
+    "retrain": "keep the weights, train on as the dense model was trained: what a lottery ticket asks for",
     "none": "leave the model as it was cut",
 }
 FINETUNE_EPOCHS = 40
@@ -78,6 +79,9 @@ def recovery(
             warmup_epochs=0,
         )
         return RecoveryPlan(config, reinitialise=False)
+    if name == "retrain":
+        again = base_config if epochs is None else dataclasses.replace(base_config, epochs=epochs)
+        return RecoveryPlan(again, reinitialise=False)
     total = base_config.epochs if epochs is None else epochs
     if name == "scratch-b":
         # Whole numbers all the way: a float ratio could fall just below the integer that floor should give.
