@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -72,12 +74,30 @@ def compressed(system: Tensor, axes: Sequence[int]) -> Tensor:
     return system.as_strided([shape[a] for a in axes], [stride[a] for a in axes], system.storage_offset())
 
 
+def _over(system: Tensor, shape: Sequence[int], stride: list[int], axes: tuple[int, ...], same_line: bool) -> Tensor:
+    """A view of the labels that varies along ``axes``, which are ascending."""
+    new = system.as_strided(shape, stride, system.storage_offset())
+    setattr(new, _VARYING, axes)
+    if same_line:
+        setattr(new, _LINE, line(system))
+    return new
+
+
+def laid(system: Tensor, axes: tuple[int, ...], shape: Sequence[int]) -> Tensor:
+    """The system laid out over another shape: the axes along which it varies become ``axes`` there, in their order."""
+    stride = [0] * len(shape)
+    for own, axis in zip(varying(system), axes):
+        stride[axis] = system.stride(own)
+    ascending = axes if len(axes) == 1 else tuple(sorted(axes))
+    return _over(system, shape, stride, ascending, axes == ascending)
+
+
 def dropped(system: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
     """The system without ``axes``, along which it does not vary."""
     if keepdim:
-        shape = [1 if a in axes else n for a, n in enumerate(system.shape)]
-        return system.as_strided(shape, system.stride(), system.storage_offset())
-    return compressed(system, [a for a in range(system.dim()) if a not in axes])
+        return laid(system, varying(system), [1 if a in axes else n for a, n in enumerate(system.shape)])
+    rest = [a for a in range(system.dim()) if a not in axes]
+    return laid(system, tuple([rest.index(a) for a in varying(system)]), [system.shape[a] for a in rest])
 
 
 def narrowed(system: Tensor, touched: Sequence[int]) -> Tensor:
@@ -103,16 +123,86 @@ def settle(system: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     return system.expand(tuple(shape))
 
 
-def along(axis: int, shape: Sequence[int], labels: Tensor) -> Tensor:
-    """A system of the given shape that varies along one axis only."""
+def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """The smallest runs of axes, of the old shape and of the new one, that hold the same elements."""
+    blocks, place = [], 0
+    wide = [a for a, n in enumerate(new) if n != 1]
+    held = filled = 1
+    for axis, size in enumerate(old):
+        if size == 1:
+            continue
+        if held == filled:
+            blocks.append(([], []))
+        blocks[-1][0].append(axis)
+        held *= size
+        while filled < held:
+            blocks[-1][1].append(wide[place])
+            filled *= new[wide[place]]
+            place += 1
+    return blocks
+
+
+@dataclass(frozen=True, slots=True)
+class _Reshape:
+    """How a system that varies along some axes is reshaped.
+
+    Attributes:
+        steps: of every new axis along which it varies then: the old axis whose stride it has, times a factor.
+        merged: neighbours ``a, b`` that become one; the stride of ``a`` has to be so many times that of ``b``.
+        axes: those along which it varies then.
+        moved, small: old axes to look at where strides do not fit, and the shape into which these are reshaped.
+    """
+
+    steps: tuple[tuple[int, int, int], ...]
+    merged: tuple[tuple[int, int, int], ...]
+    axes: tuple[int, ...]
+    moved: tuple[int, ...]
+    small: tuple[int, ...]
+
+
+@lru_cache(4096)
+def _reshape(old: tuple[int, ...], new: tuple[int, ...], own: tuple[int, ...]) -> _Reshape:
+    steps, merged, moved = [], [], []
+    for before, behind in _blocks(old, new):
+        if not any(a in own for a in before):
+            continue
+        merged += [(a, b, old[b]) for a, b in pairwise(before)]
+        moved += before
+        factor = 1
+        for axis in reversed(behind):
+            steps.append((axis, before[-1], factor))
+            factor *= new[axis]
+    axes = tuple(sorted(axis for axis, _, _ in steps))
+    small = tuple(n if a in axes else 1 for a, n in enumerate(new))
+    return _Reshape(tuple(steps), tuple(merged), axes, tuple(moved), small)
+
+
+def reshaped(system: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The system of the reshaped tensor. Only axes along which it varies are moved, and mostly not even those."""
+    if 0 in shape:
+        return system.reshape(shape)
+    own, had = varying(system), system.stride()
+    how = _reshape(tuple(system.shape), shape, own)
+    for a, b, size in how.merged:
+        if had[a] != had[b] * size:
+            return settle(compressed(system, how.moved).reshape(how.small), shape)
     stride = [0] * len(shape)
-    stride[axis] = labels.stride(0)
-    return labels.as_strided(tuple(shape), stride, labels.storage_offset())
+    for axis, source, factor in how.steps:
+        stride[axis] = had[source] * factor
+    return _over(system, shape, stride, how.axes, len(own) == len(how.axes) == 1)
 
 
-def spread(system: Tensor, shape: Sequence[int]) -> Tensor:
+def along(axis: int, shape: Sequence[int], labels: Tensor) -> Tensor:
+    """A system of the given shape that varies along one axis only, by at least two labels."""
+    return laid(labels, (axis,), shape)
+
+
+def broadcast(system: Tensor, shape: Sequence[int]) -> Tensor:
     """The system of what the tensor becomes where it broadcasts to ``shape``."""
-    return system if system.shape == shape else system.expand(shape)
+    if system.shape == shape:
+        return system
+    lead = len(shape) - system.dim()
+    return laid(system, tuple([lead + a for a in varying(system)]), shape)
 
 
 def fresh(start: int, count: int) -> Tensor:

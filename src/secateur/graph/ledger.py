@@ -6,13 +6,14 @@ is a ``meet`` followed by a ``reduce``. Every rule of ``rules.py`` is made of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, compressed, dropped, fresh, line, spread, varying
+from secateur.graph.labels import Labels, broadcast, compressed, dropped, fresh, laid, line, varying
 
 
 @dataclass(frozen=True)
@@ -220,14 +221,11 @@ class Ledger:
         grid = self.grid(system, own)
         if batch and len(axes) == 1:
             grid.batch_axes.add(own.index(axes[0]))
-        key = (system.data_ptr(), system.shape, system.stride(), axes)
+        key = (system.data_ptr(), system.shape, *[system.stride(a) for a in own], axes)
         if key not in self._projected:
-            size = [system.shape[a] if a in axes else 1 for a in range(system.dim())]
-            count = 1
-            for n in size:
-                count *= n
-            labels = self.take(count).view(size).expand(system.shape)
-            grid.projections.append((tuple(own.index(a) for a in axes), compressed(labels, axes)))
+            size = [system.shape[a] for a in axes]
+            labels = laid(self.take(math.prod(size)).view(size), axes, system.shape)
+            grid.projections.append((tuple([own.index(a) for a in axes]), line(labels)))
             if len(axes) > 1:
                 self.grid(labels)
             self._projected[key] = (labels, system)
@@ -260,7 +258,7 @@ class Ledger:
                 continue
             lead = len(shape) - len(own)
             wide = {lead + i for i, n in enumerate(own) if n > 1}
-            systems = [spread(s, shape) for s in labels.systems]
+            systems = [broadcast(s, shape) for s in labels.systems]
             spans = [set(varying(s)) for s in systems]
             fixed = wide.difference(*spans) if spans else wide
             if result is None:
@@ -294,7 +292,7 @@ class Ledger:
         first = met[0][0]
         for systems, _ in met[1:]:
             self.tie(line(first[0]), line(systems[0]), where)
-        return first if first[0].shape == shape else (spread(first[0], shape),)
+        return first if first[0].shape == shape else (broadcast(first[0], shape),)
 
     def _meet_fixed(self, systems: list[Tensor], spans: list[set[int]], fixed: set[int], where: str) -> None:
         for s, span in zip(systems, spans):
@@ -323,7 +321,8 @@ class Ledger:
 
         ``scale`` multiplies the number of multiply-accumulates (positions and kernel taps that carry no label).
         """
-        shape = torch.broadcast_shapes(tuple(a_shape), tuple(b_shape))
+        lead = len(a_shape) - len(b_shape)
+        shape = [m if n == 1 else n for n, m in zip((*(1,) * -lead, *a_shape), (*(1,) * lead, *b_shape))]
         batch = not (a.is_weight or b.is_weight)
         for operand in (a, b):
             if operand.is_weight:

@@ -8,15 +8,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, along, lift, line, on_channels, settle, varying
+from secateur.graph.labels import Labels, along, laid, lift, line, on_channels, settle, varying
 from secateur.graph.ledger import KERNEL, AxisRef, Term
 from secateur.graph.rules.registry import argument, rule
 
 
 def _product(run, func, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     """``a @ b`` for ``a`` (..., n, k) and ``b`` (..., k, m) of equal leading shape; both at least two-dimensional."""
-    la = lift(run.labels(a), lambda s: s.unsqueeze(-2))
-    lb = lift(run.labels(b), lambda s: s.transpose(-1, -2).unsqueeze(-3))
+    n = a.dim() - 2
+    shape = (*a.shape[:-1], b.shape[-1], a.shape[-1])
+    of_a, of_b = (*range(n + 1), n + 2), (*range(n), n + 2, n + 1)
+    la = lift(run.labels(a), lambda s: laid(s, tuple([of_a[i] for i in varying(s)]), shape))
+    lb = lift(run.labels(b), lambda s: laid(s, tuple([of_b[i] for i in varying(s)]), shape))
     a_shape = (*a.shape[:-1], 1, a.shape[-1])
     b_shape = (*b.shape[:-2], 1, b.shape[-1], b.shape[-2])
     if not (la.is_weight or lb.is_weight):
@@ -24,18 +27,41 @@ def _product(run, func, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     return run.ledger.contract(la, a_shape, lb, b_shape, run.module, run.where(func), 1)
 
 
+def _layer(run, func, x: Tensor, weight: Tensor, out: Tensor) -> tuple[Tensor, ...] | None:
+    """The frequent case of ``x @ weight``: every system has an axis of its own. ``None`` in any other."""
+    lx, axes, where = run.labels(x), _axes_of(run.labels(weight)), run.where(func)
+    if x.dim() != 2 or lx.is_weight or lx.is_uniform or not run.labels(weight).is_weight or len(axes) != 2:
+        return None
+    rows = [s for s in lx.systems if varying(s) == (0,)]
+    columns = [s for s in lx.systems if varying(s) == (1,)]
+    if len(rows) + len(columns) < len(lx.systems):
+        return None
+    ledger, inputs, outputs = run.ledger, axes[0], axes[1]
+    ledger.role(line(inputs), "in")
+    ledger.role(line(outputs), "out")
+    for system in columns:
+        ledger.tie(line(system), line(inputs), where)
+    if not columns:
+        ledger.lock(line(inputs), f"meets a fixed axis in {where}")
+    taken = tuple([(s, 1) for s in columns]) or ((inputs, 0),)
+    refs = (AxisRef(out.shape[1], ((outputs, 1),)), AxisRef(x.shape[1], taken))
+    if x.shape[0] > 1:
+        refs = (AxisRef(x.shape[0], tuple([(s, 0) for s in rows])), *refs)
+    ledger.terms.append(Term(run.module, 1, refs))
+    return (*[laid(s, (0,), out.shape) for s in rows], laid(outputs, (1,), out.shape))
+
+
 @rule("mm", "bmm", "matmul")
 def product(run, func, args, kwargs, out) -> None:
     a, b = args[0], args[1]
     both = run.labels(a).is_weight and run.labels(b).is_weight
-    run.set(out, Labels(_product(run, func, a, b), both))
+    run.set(out, Labels(_layer(run, func, a, b, out) or _product(run, func, a, b), both))
 
 
 @rule("addmm", "baddbmm", "_addmm_activation")
 def affine(run, func, args, kwargs, out) -> None:
     bias, a, b = args[:3]
-    systems = _product(run, func, a, b)
-    product_labels = Labels(systems)
+    product_labels = Labels(_layer(run, func, a, b, out) or _product(run, func, a, b))
     operands = [(product_labels, out.shape), (run.labels(bias), bias.shape)]
     run.set(out, Labels(run.ledger.meet(operands, out.shape, run.where(func))))
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, compressed, narrowed, settle, varying
+from secateur.graph.labels import Labels, laid, lift, line, narrowed, reshaped, settle, varying
 from secateur.graph.rules.combinations import pointwise
 from secateur.graph.rules.layouts import joined
 from secateur.graph.rules.registry import argument, axes_of, rule, unknown
@@ -24,6 +24,10 @@ def same(run, func, args, kwargs, out) -> None:
 def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any) -> None:
     """Give the results the systems of the one moved tensor."""
     outs = [out] if isinstance(out, Tensor) else list(out)
+    if not labels.systems:
+        for target in outs:
+            run.set(target, labels)
+        return
     parts: list[list[Tensor]] = [[] for _ in outs]
     for system in labels.systems:
         replayed = replay(system)
@@ -43,7 +47,21 @@ def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any) -> No
         run.set(target, Labels(tuple(systems), labels.is_weight, labels.is_uniform))
 
 
-@rule("permute", "transpose", "t", "squeeze", "unsqueeze", "diagonal", "swapaxes", "movedim", "unfold", "mT")
+@rule("permute", "transpose", "t")
+def permute(run, func, args, kwargs, out) -> None:
+    labels, dims = run.labels(args[0]), out.dim()
+    order = list(range(dims))
+    if len(args) == 1:
+        order.reverse()
+    elif len(args) == 2:
+        order = [a % dims for a in args[1]]
+    else:
+        a, b = args[1] % dims, args[2] % dims
+        order[a], order[b] = b, a
+    run.set(out, lift(labels, lambda s: laid(s, tuple([order.index(a) for a in varying(s)]), out.shape)))
+
+
+@rule("squeeze", "unsqueeze", "diagonal", "swapaxes", "movedim", "unfold", "mT")
 @rule("repeat", "flip", "pixel_shuffle", "pixel_unshuffle", "adjoint")
 def move(run, func, args, kwargs, out) -> None:
     _moved(run, run.labels(args[0]), lambda s: func(s, *args[1:], **kwargs), out)
@@ -54,7 +72,7 @@ def view(run, func, args, kwargs, out) -> None:
     labels = run.labels(args[0])
     if len(labels.systems) > 1:
         labels = joined(run, labels, args[0].shape, out.shape)
-    _moved(run, labels, lambda s: s.reshape(out.shape), out)
+    _moved(run, labels, lambda s: reshaped(s, tuple(out.shape)), out)
 
 
 @rule("channel_shuffle", "native_channel_shuffle")
@@ -76,9 +94,7 @@ def select(run, func, args, kwargs, out) -> None:
     axis = argument(func, args, kwargs, "dim", 0) % max(args[0].dim(), 1)
     for system in labels.systems:
         if axis in varying(system):
-            run.ledger.lock(
-                compressed(run.ledger.project(system, (axis,)), (axis,)), f"indexed by number in {run.where(func)}"
-            )
+            run.ledger.lock(line(run.ledger.project(system, (axis,))), f"indexed by number in {run.where(func)}")
     _moved(run, labels, lambda s: func(s, *args[1:], **kwargs), out)
 
 

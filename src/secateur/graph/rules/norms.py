@@ -51,8 +51,9 @@ def layer_norm(run, func, args, kwargs, out) -> None:
     operands = [(labels, x.shape), *((run.labels(t), t.shape) for t in tensors(args[2:]))]
     run.set(y, Labels(run.ledger.meet(operands, x.shape, run.where(func))))
     if not isinstance(out, Tensor):
+        left = Labels(run.ledger.reduce(labels.systems, dims, keepdim=True))
         for statistic in out[1:]:
-            run.set(statistic, Labels(run.ledger.reduce(labels.systems, dims, keepdim=True)))
+            run.set(statistic, left)
 
 
 @rule("native_group_norm", "group_norm")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.graph.labels import Labels, narrowed, varying
+from secateur.graph.labels import Labels, laid, narrowed, varying
 from secateur.graph.rules.registry import Rule, rule
 from secateur.graph.trees import tensors
 
@@ -30,8 +30,7 @@ def _spatial(num_axes: int) -> Rule:
                 run.ledger.lock_systems([system], f"a spatial axis is resampled in {run.where(func)}")
         for t in tensors(out):
             if t.dim() == x.dim():
-                narrow = [narrowed(s, ()) for s in kept]
-                run.set(t, Labels(tuple(s.expand(t.shape) for s in narrow)))
+                run.set(t, Labels(tuple([laid(s, varying(s), t.shape) for s in kept])))
 
     return over_positions
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.graph.labels import Labels, along
-from secateur.graph.rules.moves import move
+from secateur.graph.labels import Labels, along, broadcast, lift
 from secateur.graph.rules.registry import rule
 
 
@@ -14,8 +13,9 @@ def expand(run, func, args, kwargs, out) -> None:
     The one head of keys and values that all heads of queries share is the case in point. What is computed from
     parameters alone fits any size without them, because nothing is done to it before it meets an activation.
     """
-    move(run, func, args, kwargs, out)
-    x, labels = args[0], run.labels(out)
+    x = args[0]
+    labels = lift(run.labels(x), lambda s: broadcast(s, out.shape))
+    run.set(out, labels)
     if not labels.systems or labels.is_weight:
         return
     lead = out.dim() - x.dim()
