@@ -8,6 +8,7 @@ of all other axes are tied. For attention that axis is the head.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from secateur.graph.forest import Array, flatten, grow, roots, unite
 from secateur.graph.labels import line, varying
 from secateur.graph.ledger import AxisRef, Ledger
+from secateur.graph.runs import Runs
 
 
 class Classes:
@@ -35,10 +37,12 @@ class Classes:
         extra_locks: Sequence[tuple[Array, str]] = (),
         extra_ties: Sequence[tuple[Array, Array, str]] = (),
     ):
+        self._axes = ledger.axes
         self.locks = [(labels.numpy(), reason) for labels, reason in ledger.locks]
         self.locks += list(extra_locks)
         self.grid_ties: list[tuple[Array, Array, str]] = list(extra_ties)
         self._found: dict[int, tuple[AxisRef, list[Array]]] = {}
+        self._different: dict[bytes, Array] = {}
         # The system is kept beside its line, so that no other can come to lie at its address.
         self._lines: dict[tuple, tuple[Array | None, Tensor]] = {}
         ties = [(a.numpy(), b.numpy()) for a, b, _ in ledger.ties] + [(a, b) for a, b, _ in extra_ties]
@@ -113,13 +117,22 @@ class Classes:
         self.locks.append((labels, reason))
         locked[roots(forest, labels)] = True
 
+    @cached_property
+    def on_parameters(self) -> Runs:
+        """The runs of classes on the axes of parameters."""
+        # The labels of parameters are the first of all, so one line is all of their axes.
+        ends = np.cumsum([axis.size for axis in self._axes], dtype=np.int64)
+        starts = ends - [axis.size for axis in self._axes]
+        return Runs.along(self.of[1 : ends[-1] + 1], starts) if len(ends) else Runs.of([])
+
     # -- extents --------------------------------------------------------------------------------------------------
 
     def lines(self, ref: AxisRef) -> list[Array]:
         """Classes along an axis; none where the axis keeps its length whatever is cut.
 
         Nearly always one line: the class of every index. An axis that two systems share (heads and their width,
-        flattened into one) has a line for each, every class once, and its extent is the product of theirs.
+        flattened into one) has a line for each, every class once, and its extent is the product of theirs. Equal lines
+        are one and the same array.
         """
         found = self._found.get(id(ref))
         if found is None:
@@ -131,10 +144,7 @@ class Classes:
         lines = [row for system, axis in ref.systems if (row := self._line(system, axis, ref.size)) is not None]
         if len(lines) < 2:
             return lines
-        different: dict[bytes, Array] = {}
-        for row in lines:
-            different.setdefault(row.tobytes(), row)
-        lines = list(different.values())
+        lines = list({id(line): line for line in lines}.values())
         free = [line for line in lines if not self.locked[line].all()]
         if len(free) < 2:
             return free or lines[:1]
@@ -143,7 +153,7 @@ class Classes:
             int(np.prod([len(d) for d in distinct])) == ref.size
             and len(np.unique(np.stack(free), axis=1).T) == ref.size
         ):
-            return distinct
+            return [self._one(line) for line in distinct]
         return free[:1]
 
     def _line(self, system: Tensor, axis: int, size: int) -> Array | None:
@@ -153,8 +163,12 @@ class Classes:
             classes = self.of[line(system).numpy()]
             rows = _rows(classes, varying(system).index(axis)) if classes.ndim > 1 else classes[:, None]
             same = rows.shape[1] == 1 or bool((rows == rows[:, :1]).all())
-            self._lines[key] = (rows[:, 0].copy() if same else None, system)
+            self._lines[key] = (self._one(rows[:, 0]) if same else None, system)
         return self._lines[key][0]
+
+    def _one(self, line: Array) -> Array:
+        """One and the same array for equal lines."""
+        return self._different.setdefault(line.tobytes(), line)
 
 
 def _rows(layout: Array, axis: int) -> Array:

@@ -16,7 +16,7 @@ Array = np.ndarray
 Pair = tuple[Array, Array]
 
 #: Ties are looked at in portions of so many labels, so that temporary arrays stay small.
-_AT_ONCE = 1 << 18
+_AT_ONCE = 1 << 15
 
 
 def roots(forest: Array, labels: Array) -> Array:

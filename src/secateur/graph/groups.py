@@ -82,9 +82,7 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
     """
     if not ledger.axes:
         return [], np.full(len(classes.locked), -1, dtype=np.int32)
-    # The labels of parameters are the first of all, so one line is all of their axes.
-    offsets = np.cumsum([0, *(axis.size for axis in ledger.axes)])
-    runs = Runs.along(classes.of[1 : offsets[-1] + 1], offsets[:-1])
+    runs = classes.on_parameters
     group_of = _interchangeable(ledger, classes, runs)
     first, width, unit_of = _units(group_of)
     groups, index = [], np.full(len(width) + 1, -1, dtype=np.int32)
@@ -118,14 +116,11 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
 def _interchangeable(ledger: Ledger, classes: Classes, runs: Runs) -> np.ndarray:
     """A number for all classes that lie on the same axes and are locked for the same reason; -1 off parameters."""
     count = len(classes.locked)
-    lines: dict[bytes, np.ndarray] = {}
-    for ref in {id(ref): ref for term in ledger.terms for ref in term.axes if ref.systems}.values():
-        for line in classes.lines(ref):
-            lines.setdefault(line.tobytes(), line)
+    refs = {id(ref): ref for term in ledger.terms for ref in term.axes if ref.systems}.values()
+    lines = {id(line): line for ref in refs for line in classes.lines(ref)}
     keys = np.random.default_rng(0).integers(1, 2**63, len(ledger.axes) + len(lines), dtype=np.uint64)
     signature = runs.sums(keys[: len(ledger.axes)], count)
-    if lines:
-        signature += Runs.of(list(lines.values())).sums(keys[len(ledger.axes) :], count)
+    signature += Runs.of(list(lines.values())).sums(keys[len(ledger.axes) :], count)
     # Classes are numbered by their first labels, so those on parameters come first.
     on_parameter = np.zeros(count, dtype=bool)
     on_parameter[: int((runs.first + runs.length).max())] = True

@@ -44,6 +44,8 @@ class Runs:
     @classmethod
     def of(cls, lines: Sequence[Array]) -> Runs:
         """The runs on some lines."""
+        if not lines:
+            return cls(*np.zeros((4, 0), dtype=np.int64))
         ends = np.cumsum([len(line) for line in lines])
         return cls.along(np.concatenate(lines), ends - [len(line) for line in lines])
 

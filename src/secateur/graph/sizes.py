@@ -7,7 +7,7 @@ else (a number of groups, of heads, a width written into a ``view``) is a :class
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,16 @@ from secateur.graph.ledger import ParameterAxis
 SETTINGS = ("config", "cfg", "args", "hparams")
 
 
-def slices(axes: Iterable[ParameterAxis], alive: np.ndarray) -> dict[str, dict[int, np.ndarray]]:
+def slices(axes: Sequence[ParameterAxis], alive: np.ndarray) -> dict[str, dict[int, np.ndarray]]:
     """For every tensor that shrinks, the indices that stay on each shrinking axis."""
     found: dict[str, dict[int, np.ndarray]] = {}
-    for axis in axes:
-        here = alive[axis.start : axis.start + axis.size]
-        if not here.all():
-            found.setdefault(axis.tensor, {})[axis.axis] = np.flatnonzero(here)
+    starts = np.array([axis.start for axis in axes], dtype=np.int64)
+    living = np.flatnonzero(alive)
+    first = np.searchsorted(living, starts).tolist()
+    last = np.searchsorted(living, starts + [axis.size for axis in axes]).tolist()
+    for axis, start, end in zip(axes, first, last):
+        if end - start < axis.size:
+            found.setdefault(axis.tensor, {})[axis.axis] = living[start:end] - axis.start
     return found
 
 

@@ -16,12 +16,14 @@ from secateur._errors import UnknownName, UsageError
 from secateur.graph.admit import check_model, elsewhere
 from secateur.graph.blocks import Block
 from secateur.graph.capture import Capture, capture
+from secateur.graph.clone import tensors_of
 from secateur.graph.cost import Cost, Meter, Polynomial
 from secateur.graph.explain import Explainer
 from secateur.graph.explanation import Explanation
 from secateur.graph.groups import Group
 from secateur.graph.ledger import AxisRef
 from secateur.graph.probe import Settled, probe
+from secateur.graph.runs import Runs
 from secateur.graph.skeleton import no_collection, one_thread
 from secateur.graph.table import table
 
@@ -179,44 +181,45 @@ class PruningGraph:
 
     def _build_polynomial(self) -> tuple[Polynomial, list[tuple[str, int, tuple[int, ...]]]]:
         """Extents of every axis that matters, and the terms over them."""
-        ledger, classes = self.ledger, self.classes
-        rows: list[np.ndarray] = []
-        fixed: list[float] = []
+        terms = [term for term in self.ledger.terms if not self.is_skipped(term.module)]
+        lines = [[self.classes.lines(ref) for ref in term.axes] for term in terms]
+        different = {id(line): line for axes in lines for found in axes for line in found}
+        counts = np.concatenate(
+            [
+                self._counts(Runs.of(list(different.values())), len(different)),
+                self._counts(self.classes.on_parameters, len(self.ledger.axes)),
+            ]
+        )
+        # Axes on which as many indices of every group lie are one.
         known: dict[bytes, int] = {}
-        per_class_width = np.zeros(len(self.groups))
-        for k, g in enumerate(self.groups):
-            per_class_width[k] = g.width
+        rows = [known.setdefault(count.tobytes(), len(known)) for count in counts]
+        _, first = np.unique(rows, return_index=True)
+        row_of = dict(zip(different, rows))
+        by_module = []
+        for term, axes in zip(terms, lines):
+            coefficient = term.coefficient * math.prod(ref.size for ref, found in zip(term.axes, axes) if not found)
+            by_module.append((term.module, coefficient, tuple(row_of[id(line)] for found in axes for line in found)))
+        by_name: dict[str, tuple[int, ...]] = {}
+        for axis, row in zip(self.ledger.axes, rows[len(different) :]):
+            by_name[axis.tensor] = (*by_name.get(axis.tensor, ()), row)
+        parameters = {name: p for name, p in tensors_of(self.model)[0].items() if p.numel()}
+        if self.skipped:
+            # A tied parameter counts once, as long as one of its places is left.
+            held = {id(p) for n, p in self.model.named_parameters(remove_duplicate=False) if not self.is_skipped(n)}
+            parameters = {name: p for name, p in parameters.items() if id(p) in held}
+        macs = [(coefficient, axes) for _, coefficient, axes in by_module]
+        params = [(1, by_name.get(name, ())) for name in parameters]
+        widths = np.array([max(g.width, 1) for g in self.groups], dtype=np.float64)
+        matrix, fixed = counts[first, :-1] / widths, counts[first, -1]
+        return Polynomial(matrix, fixed, {"macs": macs, "params": params}), by_module
 
-        def row(line: np.ndarray) -> int:
-            key = line.tobytes()
-            if key not in known:
-                owner = self._group_of[line]
-                counts = np.bincount(owner[owner >= 0], minlength=len(self.groups)).astype(np.float64)
-                rows.append(counts / np.maximum(per_class_width, 1))
-                fixed.append(float((owner < 0).sum()))
-                known[key] = len(rows) - 1
-            return known[key]
-
-        macs, by_module = [], []
-        for term in ledger.terms:
-            if self.is_skipped(term.module):
-                continue
-            coefficient, axes = term.coefficient, []
-            for ref in term.axes:
-                lines = classes.lines(ref)
-                axes += [row(line) for line in lines]
-                coefficient *= 1 if lines else ref.size
-            macs.append((coefficient, tuple(axes)))
-            by_module.append((term.module, coefficient, tuple(axes)))
-        by_name: dict[str, list[int]] = {}
-        for axis in ledger.axes:
-            by_name.setdefault(axis.tensor, []).append(row(classes.of[axis.start : axis.start + axis.size]))
-        # A tied parameter counts once, as long as one of its places is left.
-        held = {id(p) for n, p in self.model.named_parameters(remove_duplicate=False) if not self.is_skipped(n)}
-        counted = [name for name, p in self.model.named_parameters() if p.numel() and id(p) in held]
-        params = [(1, tuple(by_name.get(name, ()))) for name in counted]
-        matrix = np.stack(rows) if rows else np.zeros((0, len(self.groups)))
-        return Polynomial(matrix, np.array(fixed), {"macs": macs, "params": params}), by_module
+    def _counts(self, runs: Runs, lines: int) -> np.ndarray:
+        """How many indices of each group lie on some lines, in the end how many of none: ``[lines, groups + 1]``."""
+        runs = runs.split(np.flatnonzero(self._group_of[1:] != self._group_of[:-1]) + 1)
+        # The number of no group is -1: the last column.
+        columns = len(self.groups) + 1
+        places = runs.line * columns + self._group_of[runs.first] % columns
+        return np.bincount(places, runs.length, lines * columns).reshape(lines, columns)
 
     # -- what a choice of units means -------------------------------------------------------------------------------
 
