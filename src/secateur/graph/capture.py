@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from secateur._errors import InputError
 from secateur.graph.admit import does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
-from secateur.graph.clone import Mould, tensors_of
+from secateur.graph.clone import Copy, Mould
 from secateur.graph.labels import FIXED, Labels, varying
 from secateur.graph.leaves import Leaf, undispatched
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
@@ -148,13 +148,13 @@ def span(func: Any, args: tuple, kwargs: dict) -> tuple[int, int, int]:
 class Run(Dispatch):
     """The dispatch mode under which the skeleton runs; rules read and write labels through it."""
 
-    def __init__(self, ledger: Ledger, model: nn.Module, perform: MetaMemory):
+    def __init__(self, ledger: Ledger, skeleton: Copy, perform: MetaMemory):
         super().__init__()
         self.ledger = ledger
         ledger.here = self.where
         self.perform = perform
         self.trails = Trails()
-        self.stack = ModuleStack(model, self.entered, self.trails.leave, self.layer)
+        self.stack = ModuleStack(skeleton, self.entered, self.trails.leave, self.layer)
         self.entering: dict[str, list[Tensor]] = {}
         self.operations: list[Operation] = []
         self._counts: dict[tuple[str, str], int] = {}
@@ -301,16 +301,15 @@ class Run(Dispatch):
         self.trails.enter(module, *((given[0], self.labels(given[0]).systems) if given else (None, ())))
 
 
-def label_parameters(ledger: Ledger, skeleton: nn.Module) -> None:
+def label_parameters(ledger: Ledger, held: dict[str, Tensor]) -> None:
     """Fresh labels for every axis of every parameter and floating-point buffer that is longer than one."""
-    held = [item for kind in tensors_of(skeleton) for item in kind.items()]
-    odd = {name: reason for name, tensor in held if (reason := oddity(tensor))}
-    labelled = [item for item in held if item[1].is_floating_point() or item[0] in odd]
+    odd = {name: reason for name, tensor in held.items() if (reason := oddity(tensor))}
+    labelled = [item for item in held.items() if item[1].is_floating_point() or item[0] in odd]
     # One run of labels for all of them: hundreds of small tensors would take longer.
     first = ledger.count
     labels = ledger.take(sum(n for _, tensor in labelled for n in tensor.shape if n > 1))
     weight = Labels(is_weight=True)
-    for _, tensor in held:
+    for tensor in held.values():
         setattr(tensor, _ATTRIBUTE, weight)
     start = 0
     for name, tensor in labelled:
@@ -352,15 +351,15 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
         inputs = map_tensors(call, lambda t: without_numbers("", t.detach()))
     else:
         skeleton = skeleton_of(mould, lambda _, t: t)
-        device = next((p.device for p in skeleton.parameters()), torch.device("cpu"))
+        device = next((p.device for p in skeleton.model.parameters()), torch.device("cpu"))
         inputs = map_tensors(call, lambda t: t.detach().to(device))
     ledger, memory = Ledger(), MetaMemory(on_meta)
     memory.mark(tensors(inputs))
-    label_parameters(ledger, skeleton)
+    label_parameters(ledger, skeleton.tensors)
     run = Run(ledger, skeleton, memory)
     with plain_kernels(), run.stack, run:
-        output = skeleton(*inputs[0], **inputs[1])
-    unused = [(n, t) for kind in tensors_of(skeleton) for n, t in kind.items() if id(t) not in run.used]
+        output = skeleton.model(*inputs[0], **inputs[1])
+    unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]
     idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}
     for _, tensor in unused:
         ledger.lock_systems(run.labels(tensor).systems, "not used when the model runs on the example inputs")
@@ -373,5 +372,5 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
             ledger.lock(line, "indices into it reach the model's output")
     lock_marked(run, skeleton)
     return Capture(
-        ledger, run.operations, run.entering, mould, skeleton, inputs, on_meta, memory, idle, run.trails.blocks()
+        ledger, run.operations, run.entering, mould, skeleton.model, inputs, on_meta, memory, idle, run.trails.blocks()
     )

@@ -11,6 +11,7 @@ import functools
 import types
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -59,9 +60,13 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Parameters and buffers by their first names."""
+    return _tensors_in(modules_of(model))
+
+
+def _tensors_in(modules: list[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     kinds: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     seen: set[int] = set()
-    for path, module in modules_of(model):
+    for path, module in modules:
         for found, held in zip(kinds, (module._parameters, module._buffers)):
             for name, tensor in held.items():
                 if tensor is not None and id(tensor) not in seen:
@@ -76,36 +81,55 @@ def copy_with(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.M
     The dense tensors are never copied. Tied tensors stay tied. Dictionaries of nothing but tensors are caches that the
     model filled when it ran (at other sizes, maybe), so the copy starts with empty ones.
     """
-    return Mould(model).cast(change)[0]
+    return Mould(model).cast(change).model
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a model.
+
+    Attributes:
+        modules: with their paths, the model itself first.
+        tensors: its parameters, then its buffers, by their first names.
+    """
+
+    modules: list[tuple[str, nn.Module]]
+    tensors: dict[str, Tensor]
+
+    @property
+    def model(self) -> nn.Module:
+        return self.modules[0][1]
 
 
 class Mould:
     """A model taken apart once, to be copied many times."""
 
     def __init__(self, model: nn.Module):
-        self._parameters, self._buffers = tensors_of(model)
-        self._modules = [_Part(module) for _, module in modules_of(model)]
+        modules = modules_of(model)
+        self._parameters, self._buffers = _tensors_in(modules)
+        self._parts = [_Part(path, module) for path, module in modules]
 
-    def cast(self, change: Callable[[str, Tensor], Tensor]) -> list[nn.Module]:
-        """The modules of a copy (see :func:`copy_with`), the model itself first."""
+    def cast(self, change: Callable[[str, Tensor], Tensor]) -> Copy:
+        """A copy, as :func:`copy_with` makes them."""
         memo: dict[int, Any] = {}
+        tensors: dict[str, Tensor] = {}
         for name, parameter in self._parameters.items():
             new = nn.Parameter(change(name, parameter.detach()), requires_grad=parameter.requires_grad)
             if attributes := vars(parameter):
                 vars(new).update(attributes)
-            memo[id(parameter)] = new
+            memo[id(parameter)] = tensors[name] = new
         for name, buffer in self._buffers.items():
-            memo[id(buffer)] = change(name, buffer.detach())
-        copies: list[nn.Module] = []
-        for part in self._modules:
+            memo[id(buffer)] = tensors[name] = change(name, buffer.detach())
+        modules: list[tuple[str, nn.Module]] = []
+        for part in self._parts:
             kind = part.module.__class__
-            copies.append(kind.__new__(kind))
-            memo[id(part.module)] = copies[-1]
+            new = memo[id(part.module)] = kind.__new__(kind)
+            modules.append((part.path, new))
             for name, value in part.other:
                 if isinstance(value, Tensor) and id(value) not in memo:
                     memo[id(value)] = change(f"<attribute {name}>", value.detach())
-        for part, copy_of in zip(self._modules, copies):
-            target = copy_of.__dict__
+        for part, (_, new) in zip(self._parts, modules):
+            target = new.__dict__
             target.update(part.shared)
             for name, kind in part.empty:
                 target[name] = kind()
@@ -113,15 +137,16 @@ class Mould:
                 target[name] = {k: None if v is None else memo[id(v)] for k, v in held.items()}
             for name, value in part.other:
                 target[name] = _copied(value, memo)
-        return copies
+        return Copy(modules, tensors)
 
 
 class _Part:
     """One module taken apart: what copies share, empty containers, registered tensors and modules, and the rest."""
 
-    __slots__ = ("empty", "held", "module", "other", "shared")
+    __slots__ = ("empty", "held", "module", "other", "path", "shared")
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, path: str, module: nn.Module):
+        self.path = path
         self.module = module
         self.shared: dict[str, Any] = module.__dict__.copy()
         self.empty: list[tuple[str, type]] = []

@@ -68,6 +68,7 @@ class RandomCut:
         self.classes = classes
         self.alive = np.ones(len(group_of), dtype=bool)
         self._lengths: dict[tuple, tuple[tuple[int, int], ...]] = {}
+        self._shapes: dict[tuple[int, tuple[int, ...]], tuple[int, ...]] = {}
         rng = np.random.default_rng(seed)
         by_group = np.argsort(group_of, kind="stable")
         first = np.searchsorted(group_of, np.arange(len(groups)), sorter=by_group).tolist()
@@ -107,6 +108,14 @@ class RandomCut:
 
     def shape(self, dense: tuple[int, ...], systems: tuple[Tensor, ...]) -> tuple[int, ...]:
         """The shape of a tensor after the cut."""
+        # Layers behind one another share their systems.
+        key = (id(systems), dense)
+        found = self._shapes.get(key)
+        if found is None:
+            found = self._shapes[key] = self._shape(dense, systems)
+        return found
+
+    def _shape(self, dense: tuple[int, ...], systems: tuple[Tensor, ...]) -> tuple[int, ...]:
         result = list(dense)
         shared = set()
         for system in systems:
@@ -231,14 +240,15 @@ def dry_run(recorded: Capture, cut: RandomCut, literals: list[Literal]) -> Failu
             t = t.index_select(axis, torch.as_tensor(indices, device=t.device))
         return t
 
-    model = skeleton_of(recorded.mould, shrink)
+    skeleton = skeleton_of(recorded.mould, shrink)
+    model = skeleton.model
     for literal in literals:
         value = cut.extent(literal.axis) * literal.factor
         sizes.write(model.get_submodule(literal.module), literal.attribute, value, literal.index)
     sizes.follow_parameters(model, kept)
     check = _Check(recorded, cut)
     try:
-        with plain_kernels(), ModuleStack(model, layer=check.layer), check:
+        with plain_kernels(), ModuleStack(skeleton, layer=check.layer), check:
             model(*recorded.inputs[0], **recorded.inputs[1])
     except Exception as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secateur.graph.clone import Copy
+
 _MARK = "_secateur_lock"
 
 
@@ -19,28 +21,28 @@ def mark(thing: nn.Module | nn.Parameter, reason: str) -> None:
         thing.__deepcopy__ = None  # type: ignore[method-assign]
 
 
-def _marked(model: nn.Module) -> Iterator[tuple[str, bool, str]]:
+def _marked(skeleton: Copy) -> Iterator[tuple[str, bool, str]]:
     """Everything in a model that is marked: its name, whether it is a module, and the reason of its lock."""
-    for name, module in model.named_modules():
+    for name, module in skeleton.modules:
         if _MARK in vars(module):
             yield name, True, _text(name, getattr(module, _MARK))
-    for name, parameter in model.named_parameters():
-        if hasattr(parameter, _MARK):
-            yield name, False, _text(name, getattr(parameter, _MARK))
+    for name, tensor in skeleton.tensors.items():
+        if isinstance(tensor, nn.Parameter) and _MARK in vars(tensor):
+            yield name, False, _text(name, getattr(tensor, _MARK))
 
 
 def _text(name: str, reason: str) -> str:
     return f"by sc.lock on {name or 'the model'}{f': {reason}' if reason else ''}"
 
 
-def lock_marked(run: Any, skeleton: nn.Module) -> None:
+def lock_marked(run: Any, skeleton: Copy) -> None:
     """Lock, at the end of a run, what is marked and what entered a marked module."""
     for name, is_module, reason in _marked(skeleton):
         if is_module:
-            module = skeleton.get_submodule(name)
+            module = skeleton.model.get_submodule(name)
             held: list[Tensor] = [*module.parameters(), *module.buffers()]
             run.ledger.lock_systems(run.entering.get(name, ()), reason)
         else:
-            held = [skeleton.get_parameter(name)]
+            held = [skeleton.tensors[name]]
         for tensor in held:
             run.ledger.lock_systems(run.labels(tensor).systems, reason)

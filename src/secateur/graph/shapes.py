@@ -224,7 +224,8 @@ def _windows(x: Tensor, kernel: list, stride: list, padding: list, dilation: lis
 def max_pool(name: str, args: tuple, kwargs: dict) -> Any:
     if kwargs:
         return None
-    x, kernel, stride, padding, dilation, up = (*args, *([], [0, 0], [1, 1], False)[len(args) - 2 :])
+    given: Any = (*args, *([], [0, 0], [1, 1], False)[len(args) - 2 :])
+    x, kernel, stride, padding, dilation, up = given
     shape = _windows(x, kernel, stride or kernel, padding, dilation, up)
     return None if shape is None else (_blank(shape, x), torch.empty(shape, dtype=torch.int64, device=_META))
 
@@ -233,7 +234,8 @@ def max_pool(name: str, args: tuple, kwargs: dict) -> Any:
 def avg_pool(name: str, args: tuple, kwargs: dict) -> Any:
     if kwargs or (len(args) > 6 and args[6] == 0):
         return None
-    x, kernel, stride, padding, up = (*args[:5], *([], [0, 0], False)[len(args[:5]) - 2 :])
+    given: Any = (*args[:5], *([], [0, 0], False)[len(args[:5]) - 2 :])
+    x, kernel, stride, padding, up = given
     shape = _windows(x, kernel, stride or kernel, padding, [1, 1], up)
     return None if shape is None else _blank(shape, x)
 
@@ -261,9 +263,10 @@ def cat(name: str, args: tuple, kwargs: dict) -> Any:
 
 @shape_of("roll")
 def roll(name: str, args: tuple, kwargs: dict) -> Any:
-    x = args[0]
-    dims = args[2] if len(args) > 2 else ()
-    plain = not kwargs and len(dims) == len(args[1]) > 0 and x.numel() and all(-x.dim() <= d < x.dim() for d in dims)
+    if len(args) != 3:
+        return None
+    x, shifts, dims = args
+    plain = not kwargs and len(dims) == len(shifts) > 0 and x.numel() and all(-x.dim() <= d < x.dim() for d in dims)
     return _blank(x.shape, x) if plain and x.is_contiguous() else None
 
 

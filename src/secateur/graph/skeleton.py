@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.graph.adapters import adapt_module, plain_module
-from secateur.graph.clone import Mould, modules_of
+from secateur.graph.clone import Copy, Mould, modules_of
 from secateur.graph.leaves import LEAVES, RunLayer, shortcut
 
 _OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(__file__)), room) + os.sep for room in ("graph", "surgery"))
@@ -26,45 +26,25 @@ def is_model_code(file: str) -> bool:
     return not file.startswith((*_OURS, _TORCH, "<"))
 
 
-def skeleton_of(mould: Mould, change: Callable[[str, Tensor], Tensor]) -> nn.Module:
+def skeleton_of(mould: Mould, change: Callable[[str, Tensor], Tensor]) -> Copy:
     """The model's modules in evaluation mode with ``change(name, tensor)`` in place of every tensor."""
-    modules = mould.cast(change)
-    for module in modules:
+    skeleton = mould.cast(change)
+    for _, module in skeleton.modules:
         adapt_module(module)
         plain_module(module)
-        if isinstance(module, nn.RNNBase):
-            _begin_like_input(module)
-    return _in_evaluation(modules)
+    _in_evaluation(skeleton)
+    return skeleton
 
 
-def _begin_like_input(layer: nn.RNNBase) -> None:
-    """Let a recurrent layer make its first state from its input.
-
-    PyTorch makes it from nothing, which is a constant, and constants stay real on a pass without numbers; its recurrent
-    operations then refuse a mixture of devices.
-    """
-    forward = layer.forward
-
-    def begun(x: Any, hx: Any = None) -> Any:
-        if hx is None and isinstance(x, Tensor):
-            batch = (x.shape[0 if layer.batch_first else 1],) if x.dim() == 3 else ()
-            count = layer.num_layers * (2 if layer.bidirectional else 1)
-            hx = x.new_zeros(count, *batch, layer.proj_size or layer.hidden_size)
-            hx = (hx, x.new_zeros(count, *batch, layer.hidden_size)) if isinstance(layer, nn.LSTM) else hx
-        return forward(x, hx)
-
-    layer.__dict__["forward"] = begun
-
-
-def _in_evaluation(modules: list[nn.Module]) -> nn.Module:
-    """``eval()`` of the first of all modules, without its recursion where no module has an own way."""
-    for module in modules:
+def _in_evaluation(skeleton: Copy) -> None:
+    """``eval()``, without its recursion where no module has an own way."""
+    for _, module in skeleton.modules:
         kind = type(module)
         if kind.train is not nn.Module.train or kind.eval is not nn.Module.eval:
-            return modules[0].eval()
-    for module in modules:
+            skeleton.model.eval()
+            return
+    for _, module in skeleton.modules:
         module.__dict__["training"] = False
-    return modules[0]
 
 
 def without_numbers(name: str, tensor: Tensor) -> Tensor:
@@ -129,7 +109,7 @@ class ModuleStack:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | Copy,
         entered: Callable[[str, tuple, dict], None] | None = None,
         left: Callable[[str, Any], None] | None = None,
         layer: RunLayer | None = None,
@@ -139,7 +119,7 @@ class ModuleStack:
         left: called with its path and what it gives back.
         layer: runs PyTorch's own layers (see ``leaves.py``), of which the other two then hear nothing.
         """
-        self.model = model
+        self._modules = model.modules if isinstance(model, Copy) else modules_of(model)
         self.paths: list[str] = [""]
         self._entered, self._left, self._layer = entered, left, layer
 
@@ -149,7 +129,7 @@ class ModuleStack:
 
     def __enter__(self) -> ModuleStack:
         self._shadowed: list[tuple[nn.Module, Any]] = []
-        for name, module in modules_of(self.model):
+        for name, module in self._modules:
             if not isinstance(module, torch.jit.ScriptModule):
                 before = module.__dict__.get("forward")
                 self._shadowed.append((module, before))
