@@ -11,6 +11,7 @@ from torch import Tensor
 
 from secateur._errors import UnknownName, UsageError
 from secateur.graph import Member, PruningGraph
+from secateur.graph.clone import tensors_of
 
 #: One score per unit: group name -> tensor of shape ``[width]``, float64. Higher means more worth keeping.
 Scores = dict[str, Tensor]
@@ -99,7 +100,7 @@ def score(
 
 def producers(graph: PruningGraph) -> dict[str, list[tuple[Tensor, Member]]]:
     """The parameters that produce the units of every group that can be cut, each with its place in the group."""
-    tensors = {name: tensor.detach() for name, tensor in graph.model.named_parameters()}
+    tensors = {name: tensor.detach() for name, tensor in tensors_of(graph.model)[0].items()}
     found = {}
     for group in graph.prunable:
         members = [m for m in group.producers if m.tensor in tensors]

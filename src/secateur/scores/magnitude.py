@@ -7,8 +7,10 @@ of a residual stage), their norms are added.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,16 +18,17 @@ from secateur.graph import Member, PruningGraph
 from secateur.scores.criterion import Inputs, Scores, criterion, producers
 
 #: Numbers that are looked at in one go: a copy of so many stays in the processor's cache.
-_AT_ONCE = 1 << 17
+_AT_ONCE = 1 << 16
 
 
-def _per_unit(tensor: Tensor, member: Member, measure: Callable[[Tensor], Tensor]) -> Tensor:
+def _per_unit(tensor: Tensor, member: Member, measure: Callable[[Tensor], Tensor]) -> np.ndarray:
     """A measure (of absolute values or squares) summed over all that a tensor holds of each unit, in float64."""
-    by_index = tensor.movedim(member.axis, 0).flatten(1) if tensor.dim() > 1 else tensor.unsqueeze(1)
-    rows = max(1, _AT_ONCE // max(1, by_index.shape[1]))
-    sums = torch.cat([measure(some).sum(1, dtype=torch.float64) for some in by_index.split(rows)])
-    positions = torch.as_tensor(member.positions, device=tensor.device)
-    return sums[positions].sum(1)
+    by_index = tensor.movedim(member.axis, 0) if member.axis else tensor
+    rows = max(1, _AT_ONCE * len(by_index) // max(1, by_index.numel()))
+    pieces = by_index.split(rows) if rows < len(by_index) else [by_index]
+    sums = [measure(some).reshape(len(some), -1).sum(1, dtype=torch.float64) for some in pieces]
+    per_index = (torch.cat(sums) if len(sums) > 1 else sums[0]).cpu().numpy()
+    return per_index[member.positions].sum(axis=1)
 
 
 def _squares(tensor: Tensor) -> Tensor:
@@ -33,17 +36,18 @@ def _squares(tensor: Tensor) -> Tensor:
     return tensor.double().square_()
 
 
-@criterion("l1", "sum of absolute weights of each unit's filters (Li 2017)")
-def l1(graph: PruningGraph, inputs: Inputs) -> Scores:
+def _norms(graph: PruningGraph, norm: Callable[[Tensor, Member], np.ndarray]) -> Scores:
     return {
-        name: torch.stack([_per_unit(tensor, member, torch.abs) for tensor, member in found]).sum(0).cpu()
+        name: torch.from_numpy(functools.reduce(np.add, [norm(tensor, member) for tensor, member in found]))
         for name, found in producers(graph).items()
     }
+
+
+@criterion("l1", "sum of absolute weights of each unit's filters (Li 2017)")
+def l1(graph: PruningGraph, inputs: Inputs) -> Scores:
+    return _norms(graph, lambda tensor, member: _per_unit(tensor, member, torch.abs))
 
 
 @criterion("l2", "Euclidean norm of each unit's filters")
 def l2(graph: PruningGraph, inputs: Inputs) -> Scores:
-    return {
-        name: torch.stack([_per_unit(tensor, member, _squares).sqrt() for tensor, member in found]).sum(0).cpu()
-        for name, found in producers(graph).items()
-    }
+    return _norms(graph, lambda tensor, member: np.sqrt(_per_unit(tensor, member, _squares)))

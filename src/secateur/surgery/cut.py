@@ -36,7 +36,7 @@ def _gathered(source: np.ndarray, indices: dict[int, np.ndarray], pool: Pool) ->
     (first, index), *others = indices.items()
     # Indices are in range; other modes than the default write straight into ``out``.
     if not others:
-        return np.take(source, index, axis=first, out=kept, mode="wrap")
+        return source.take(index, axis=first, out=kept, mode="wrap")
     if first:
         return _gathered(_gathered(source, {first: index}, pool), dict(others), pool)
     *between, (last, columns) = others
@@ -45,7 +45,7 @@ def _gathered(source: np.ndarray, indices: dict[int, np.ndarray], pool: Pool) ->
         some = source.take(index[start : start + rows], axis=0)
         for axis, inner in between:
             some = some.take(inner, axis=axis)
-        np.take(some, columns, axis=last, out=kept[start : start + rows], mode="wrap")
+        some.take(columns, axis=last, out=kept[start : start + rows], mode="wrap")
     return kept
 
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_PIECE = 1 << 24
+#: Bytes of the first piece, and of the largest.
+_FIRST, _LARGEST = 1 << 20, 1 << 26
 #: Bytes to which every tensor is aligned, as PyTorch's own are.
 _ALIGNED = 64
 
@@ -22,16 +23,18 @@ class Pool:
 
     def __init__(self) -> None:
         self._piece = np.empty(0, dtype=np.uint8)
-        self._used = 0
+        self._used = self._given = 0
 
     def empty(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
         """An array in row-major order."""
         size = math.prod(shape) * dtype.itemsize
-        if size >= _PIECE:
+        self._given += size
+        if size >= _LARGEST:
             return np.empty(shape, dtype)
         if self._used + size > len(self._piece):
-            self._piece = np.empty(_PIECE, dtype=np.uint8)
+            # As large as all before together: a small model takes no more than it needs.
+            self._piece = np.empty(max(size + _ALIGNED, min(max(self._given, _FIRST), _LARGEST)), dtype=np.uint8)
             self._used = -self._piece.ctypes.data % _ALIGNED
         start = self._used
         self._used = start + size + -size % _ALIGNED
-        return self._piece[start : start + size].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, self._piece, start)
