@@ -159,10 +159,22 @@ LOCKED_FOR_NOW = {
     ("one_head_scale_of_width", "q", "worked out of a size"): "the masked model could be told the scale of the cut one",
     ("one_head_fused", "q", "worked out of a size"): "the masked model could be told the scale of the cut one",
     ("mean_by_hand", "a", "worked out of a size"): "the masked model could be told the number of the cut one",
-    ("attention_split_sizes", "qkv", ""): "heads and groups of heads share one split: they are tied into a single unit",
+    (
+        "attention_split_sizes",
+        "qkv",
+        "does not follow a cut",
+    ): "its sizes are products of two numbers of heads, which would have to be bound at once",
     ("channel_attention", "enter", "shape"): "c // num_heads ties the residual width to the heads by a quotient",
-    ("write_into_slice", "a.0", "copy_"): "a write into a part could put the labels there",
-    ("constant_gather", "stem.0", "index"): "a constant index could be cut and renumbered",
+    (
+        "write_into_slice",
+        "a.0",
+        "copy_",
+    ): "a write into a part could put the labels there, but the borders stand in the code",
+    (
+        "constant_gather",
+        "stem.0",
+        "index",
+    ): "the index would have to be counted anew, and numbers in tensors are never changed",
     ("depends_on_width", "stem.0", "does not follow a cut"): "the branch could stay if the width stays above the limit",
     ("hyper_network", "weight", "shape"): "the shape stands in the code, only a new one could follow",
 }
