@@ -22,6 +22,7 @@ _WORKER = Path(__file__).with_name("worker.py")
 class _Worker:
     process: subprocess.Popen[str]
     job: Job | None = None
+    listener: threading.Thread | None = None
 
 
 class LocalPool:
@@ -65,6 +66,7 @@ class LocalPool:
             if line is None:
                 self._workers[self._workers.index(worker)] = None
                 events.append(Event(job.token, "lost", text=_cause(worker.process.wait())))
+                _stop(worker)
                 continue
             event = Event(**json.loads(line))
             if event.what != "progress":
@@ -75,13 +77,13 @@ class LocalPool:
         for place, worker in enumerate(self._workers):
             if worker is not None and worker.job is not None and worker.job.token == token:
                 self._workers[place] = None
-                _stop(worker.process)
+                _stop(worker)
 
     def close(self) -> None:
         for place, worker in enumerate(self._workers):
             self._workers[place] = None
             if worker is not None:
-                _stop(worker.process)
+                _stop(worker)
 
     def _start(self, place: int) -> _Worker:
         environment = {**os.environ, "SECATEUR_WORKER": str(place)}
@@ -101,7 +103,8 @@ class LocalPool:
             start_new_session=True,
         )
         worker = _Worker(process)
-        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
+        worker.listener.start()
         return worker
 
     def _listen(self, worker: _Worker) -> None:
@@ -112,9 +115,13 @@ class LocalPool:
         self._news.put((worker, None))
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(worker: _Worker) -> None:
+    process = worker.process
     process.kill()
     process.wait()
+    # A pipe must not be closed while somebody reads from it.
+    if worker.listener is not None:
+        worker.listener.join()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):

@@ -189,6 +189,11 @@ class Store:
             roots = self._db.execute("SELECT address FROM stages WHERE state = 'failed' AND blocked_by IS NULL")
             for (address,) in roots.fetchall():
                 self._block(address)
+            states = self._states()
+        for stage in plan.stages.values():
+            if states[stage.address] == "done":
+                # Whoever finished it may have been stopped before it cleared up.
+                self._sweep(stage)
 
     def _retry(self, plan: StudyPlan) -> None:
         failed = self._db.execute("SELECT address FROM stages WHERE state = 'failed'").fetchall()
@@ -217,7 +222,7 @@ class Store:
 
     def claim(self, plan: StudyPlan) -> Claim | None:
         """The next stage of the plan that can be worked on and on which nobody works; None when there is none now."""
-        token = uuid.uuid4().hex
+        token, found = uuid.uuid4().hex, []
         with self._writing():
             now = time.time()
             states = self._states()
@@ -235,6 +240,7 @@ class Store:
                     # Whoever worked on it was stopped after the folder took its name and before the file said so.
                     self._mark_done(stage, self._seconds(stage), now)
                     states[stage.address] = "done"
+                    found.append(stage)
                     continue
                 self._db.execute(
                     "UPDATE stages SET state = 'running', owner = ?, token = ?, lease = ?, started = ?, ended = NULL, "
@@ -247,7 +253,11 @@ class Store:
                 )
                 break
             else:
-                return None
+                stage = None
+        for other in found:
+            self._sweep(other)
+        if stage is None:
+            return None
         self._sweep(stage, keep=self.work_folder(stage))
         return Claim(stage, token)
 
