@@ -77,7 +77,7 @@ class SoftZero(Law):
             for member in group.members:
                 if member.role != "in" and member.tensor in parameters:
                     tensor = parameters[member.tensor].detach()
-                    places = torch.as_tensor(member.positions)[gone].reshape(-1)
+                    places = torch.as_tensor(member.positions)[gone].reshape(-1).long()
                     tensor.index_fill_(member.axis, places.to(tensor.device), 0)
 
     def state_dict(self) -> dict[str, Any]:

@@ -145,6 +145,6 @@ class Proximal(Law):
 
     def finish(self) -> None:
         self.units = {n: t.detach().double().cpu() for n, t in self._on_units.values.items()}
-        self.blocks = {n: float(t) for n, t in self._on_blocks.values.items()}
+        self.blocks = {n: float(t.detach()) for n, t in self._on_blocks.values.items()}
         self._on_units.fold()
         self._on_blocks.fold()
