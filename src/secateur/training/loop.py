@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from secateur._errors import TrainingError, UsageError
 from secateur.training import checkpoint
 from secateur.training import hooks as hook_calls
 from secateur.training.device import accelerator_for
+from secateur.training.gradients import Objective, gradients
 from secateur.training.history import EpochRecord, History
 from secateur.training.meter import Meter
 from secateur.training.progress import Progress
@@ -26,7 +26,6 @@ from secateur.training.schedule import TrainConfig, build_optimiser, build_sched
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Objective = Callable[[nn.Module, Any, Any], "tuple[Tensor, Tensor | None]"]
 _WINDOW = 32
 
 
@@ -51,9 +50,9 @@ def fit(
     several processes all go on with the random state of the first.
 
     Args:
-        train_loader: an iterable of ``(x, y)`` batches, run through once an epoch. ``set_epoch(epoch)`` is called
-            where it exists. Its order must come from that epoch, from ``loader.generator`` or from the global
-            generators; these are part of the checkpoint.
+        train_loader: an iterable of ``(x, y)`` batches, run through once an epoch. ``set_device(device)`` is called
+            once and ``set_epoch(epoch)`` before every epoch, where they exist. Its order must come from that epoch,
+            from ``loader.generator`` or from the global generators; these are part of the checkpoint.
         eval_fn: called with the model in evaluation mode after each epoch; a number is taken as accuracy.
         hooks: objects with some of the methods of :class:`~secateur.training.Hook`.
         objective: ``(model, x, y) -> (loss, logits)``, for tasks other than classification; the logits, for the
@@ -81,6 +80,8 @@ def fit(
     set_seed(config.seed)
     memory_format = torch.channels_last if config.channels_last else torch.preserve_format
     model.to(accelerator.device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+    if hasattr(train_loader, "set_device"):
+        train_loader.set_device(accelerator.device)  # pyright: ignore[reportAttributeAccessIssue]
     run = _Run(accelerator, model, trained, config, tuple(hooks), objective or _cross_entropy(config))
     saved = checkpoint.Run(model, run.plain_optimiser, config, run.hooks, _generator(train_loader), accelerator.scaler)
     history = (checkpoint.read(checkpoint_dir, saved) if checkpoint_dir is not None else None) or History()
@@ -133,6 +134,15 @@ class _Run:
         # In one process preparing would only patch model.forward; the autocast below does the same without a trace.
         alone = self.accelerator.num_processes == 1
         self.callee: nn.Module = self.model if alone else self.accelerator.prepare_model(self.model)
+        self.gradients = gradients(
+            self.config.compiled,
+            self.accelerator,
+            self.callee,
+            self.model,
+            self.trained,
+            self.objective,
+            self.hooks,
+        )
 
     def replay(self, epochs: int) -> torch.optim.lr_scheduler.LRScheduler:
         """The schedule after ``epochs`` steps, around an optimiser that already holds its state."""
@@ -161,6 +171,7 @@ class _Run:
             loader.set_epoch(epoch)  # pyright: ignore[reportAttributeAccessIssue]
         hook_calls.call(self.hooks, "learning_rate", rate)
         hook_calls.call(self.hooks, "on_epoch_start", self.model, epoch)
+        self.gradients.on_epoch_start()
         for x, y in loader:
             self._step(x, y, meter, lambda: self._check(meter, where, rate, last_good))
             bar.advance(epoch, meter.losses)
@@ -189,18 +200,12 @@ class _Run:
         x, y = _moved(x, self.accelerator.device), _moved(y, self.accelerator.device)
         if self.config.channels_last and isinstance(x, Tensor) and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        self.optimiser.zero_grad(set_to_none=True)
-        with self.accelerator.autocast() if self.config.mixed_precision != "no" else nullcontext():
-            loss, logits = self.objective(self.callee, x, y)
-            for term in hook_calls.regularisers(self.hooks, self.model):
-                loss = loss + term
-        correct = _hits(logits, y)
+        loss, correct = self.gradients(x, y)
         items = y.shape[0] if isinstance(y, Tensor) and y.ndim else 1
         meter.add(loss, correct, y.numel() if correct is not None else 0, items)
-        # Before the step, so that on the CPU a loss that is not a number moves no weight.
+        # Before the update, so that on the CPU a loss that is not a number moves no weight.
         if meter.due:
             check()
-        self.accelerator.backward(loss)
         if self.accelerator.scaler is not None:
             self.accelerator.unscale_gradients(self.optimiser)
         hook_calls.call(self.hooks, "after_backward", self.model)
@@ -236,13 +241,6 @@ def _moved(value: Any, device: torch.device) -> Any:
     from accelerate.utils import send_to_device
 
     return send_to_device(value, device, non_blocking=True)
-
-
-def _hits(logits: Tensor | None, y: Any) -> Tensor | None:
-    """How many labels the largest logit hits; ``None`` when the targets are not class indices."""
-    if logits is None or not isinstance(y, Tensor) or y.is_floating_point() or logits.ndim != y.ndim + 1:
-        return None
-    return (logits.detach().argmax(1) == y).sum()
 
 
 def _generator(loader: Iterable[Any]) -> torch.Generator | None:
