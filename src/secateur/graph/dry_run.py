@@ -21,10 +21,10 @@ from secateur.graph.capture import Capture, name_of, numbers, span
 from secateur.graph.classes import Classes
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, varying
-from secateur.graph.leaves import Leaf, undispatched
+from secateur.graph.leaves import Leaf, shortcuts, undispatched
 from secateur.graph.ledger import AxisRef, Literal
 from secateur.graph.rules import argument
-from secateur.graph.skeleton import Dispatch, ModuleStack, is_model_code, plain_kernels, skeleton_of, without_numbers
+from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
 from secateur.graph.trees import tensors
 
 _RESHAPES = {"view", "_unsafe_view", "clone", "expand", "alias", "unsqueeze", "squeeze"}
@@ -248,7 +248,7 @@ def dry_run(recorded: Capture, cut: RandomCut, literals: list[Literal]) -> Failu
     sizes.follow_parameters(model, kept)
     check = _Check(recorded, cut)
     try:
-        with plain_kernels(), ModuleStack(skeleton, layer=check.layer), check:
+        with plain_kernels(), shortcuts(skeleton.modules, check.layer), check:
             model(*recorded.inputs[0], **recorded.inputs[1])
     except Exception as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__

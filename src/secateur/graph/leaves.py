@@ -10,7 +10,8 @@ instance, they give ``None``, and the layer's own ``forward`` runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -36,6 +37,12 @@ def undispatched() -> Any:
     return torch._C._ExcludeDispatchKeyGuard(_KEYS)
 
 
+def leaf_of(module: nn.Module) -> Leaf | None:
+    """What a layer does; ``None`` where it is none of PyTorch's own, or somebody gave it a forward of another."""
+    leaf = LEAVES.get(type(module))
+    return leaf if leaf is not None and "forward" not in module.__dict__ else None
+
+
 def shortcut(
     path: str, module: nn.Module, leaf: Leaf, run: RunLayer, forward: Callable[..., Any]
 ) -> Callable[..., Any]:
@@ -51,6 +58,21 @@ def shortcut(
     # Code that reads the signature of a forward finds the real one.
     direct.__wrapped__ = forward  # type: ignore[attr-defined]
     return direct
+
+
+@contextlib.contextmanager
+def shortcuts(modules: Iterable[tuple[str, nn.Module]], run: RunLayer) -> Iterator[None]:
+    """While this is entered, PyTorch's own layers among the modules run directly."""
+    shadowed = []
+    for path, module in modules:
+        if (leaf := leaf_of(module)) is not None:
+            module.__dict__["forward"] = shortcut(path, module, leaf, run, module.forward)
+            shadowed.append(module)
+    try:
+        yield
+    finally:
+        for module in shadowed:
+            del module.__dict__["forward"]
 
 
 def _leaf(*kinds: type) -> Callable[[Leaf], Leaf]:
@@ -151,11 +173,17 @@ LEAVES.update(
         nn.Mish: _activation(_ATEN.mish.default, _ATEN.mish_.default),
         nn.Hardswish: _activation(_ATEN.hardswish.default, _ATEN.hardswish_.default),
         nn.Hardsigmoid: _activation(_ATEN.hardsigmoid.default, _ATEN.hardsigmoid_.default),
-        nn.LeakyReLU: _activation(_ATEN.leaky_relu.default, _ATEN.leaky_relu_.default, "negative_slope"),
         nn.Sigmoid: _activation(_ATEN.sigmoid.default),
         nn.Tanh: _activation(_ATEN.tanh.default),
     }
 )
+
+
+@_leaf(nn.LeakyReLU)
+def leaky_relu(layer: Any, x: Tensor, perform: Perform) -> Tensor | None:
+    # The dispatcher leaves out an argument that has its default.
+    slope = () if layer.negative_slope == 0.01 else (layer.negative_slope,)
+    return perform(_ATEN.leaky_relu_.default if layer.inplace else _ATEN.leaky_relu.default, (x, *slope), {}, [x])
 
 
 @_leaf(nn.GELU)

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from secateur.graph.adapters import adapt_module, plain_module
 from secateur.graph.clone import Copy, Mould, modules_of
-from secateur.graph.leaves import LEAVES, RunLayer, shortcut
+from secateur.graph.leaves import RunLayer, leaf_of, shortcut
 
 _OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(__file__)), room) + os.sep for room in ("graph", "surgery"))
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -131,11 +131,9 @@ class ModuleStack:
         self._shadowed: list[tuple[nn.Module, Any]] = []
         for name, module in self._modules:
             if not isinstance(module, torch.jit.ScriptModule):
-                before = module.__dict__.get("forward")
-                self._shadowed.append((module, before))
+                self._shadowed.append((module, module.__dict__.get("forward")))
                 shadow = self._watched(name, module.forward)
-                # A layer of PyTorch's that somebody gave another forward is none of them any more.
-                if self._layer is not None and before is None and (leaf := LEAVES.get(type(module))) is not None:
+                if self._layer is not None and (leaf := leaf_of(module)) is not None:
                     shadow = shortcut(name, module, leaf, self._layer, shadow)
                 module.__dict__["forward"] = shadow
         return self
