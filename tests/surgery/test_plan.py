@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from secateur._errors import FileError, PlanError
 from secateur.graph import PruningGraph, trace
 from secateur.surgery import Plan, cut, make_plan, mask, verify
-from secateur.surgery.ranges import from_runs, to_runs
+from secateur.surgery.ranges import count, from_runs, to_runs
 from secateur.testing.toys import toys
 from surgery.small_cnn import KEEP, SmallCNN
 
@@ -23,6 +23,7 @@ from surgery.small_cnn import KEEP, SmallCNN
 def test_run_lengths_round_trip(units: set[int]):
     ascending = tuple(sorted(units))
     assert from_runs(to_runs(ascending)) == ascending
+    assert count(to_runs(ascending)) == len(ascending)
 
 
 @pytest.mark.parametrize(("units", "text"), [((), ""), ((7,), "7"), ((0, 1), "0-1"), ((0, 1, 2, 5, 8, 9), "0-2,5,8-9")])

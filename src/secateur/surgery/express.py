@@ -191,16 +191,36 @@ def express(graph: PruningGraph, plan: Plan) -> Expression:
 
 
 def _uneven(graph: PruningGraph, plan: Plan) -> str:
-    """Where layers disagree and no field has an entry for each."""
-    config: Any = graph.model.config
-    if any(f.index is not None for f in whole_numbers(config)):
-        return ""
-    kept = plan.widths
+    """Where layers disagree and no field has an entry for each; it spares finding the knobs."""
+    model, kept = graph.model, plan.widths
+    config: Any = model.config
+    entries = [(f.value, _governed(model, f.path)) for f in whole_numbers(config) if f.index is not None]
+    dense = shapes(model)
     for role in roles(graph, graph.prunable):
         different = sorted({kept[g.name] for g in role.groups})
-        if len(different) > 1:
+        if len(different) < 2:
+            continue
+        members = [m for g in role.groups for m in g.members]
+        related = {role.width, *(dense[m.tensor][m.axis] for m in members)}
+        if not any(
+            any(n % value == 0 for n in related) and any(m.tensor.startswith(governed) for m in members)
+            for value, governed in entries
+        ):
             return f"{role.name} is {' or '.join(map(str, different))} wide, and a configuration has one number for all"
     return ""
+
+
+def _governed(model: nn.Module, path: str) -> tuple[str, ...]:
+    """Where tensors lie whose shapes a field may say: a sub-configuration is for the models that hold it, if any do."""
+    settings: Any = model.config
+    for part in path.split(".")[:-1]:
+        settings = getattr(settings, part)
+    holders = [
+        f"{name}."
+        for name, module in model.named_modules()
+        if name and is_hugging_face(module) and type(module.config) is type(settings)
+    ]
+    return tuple(holders) if "." in path and holders else ("",)
 
 
 def _silent_choices(graph: PruningGraph, plan: Plan, known: Knobs) -> Iterator[tuple[ConfigField, ...]]:
