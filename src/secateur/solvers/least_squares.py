@@ -1,0 +1,172 @@
+"""The best weights, or the best scales, for the channels that stay; from products, without the samples.
+
+Luo, Wu, Lin, ThiNet, arXiv 1707.06342, section 3.2.3 (one scale per channel); He, Zhang, Sun, "Channel Pruning for
+Accelerating Very Deep Neural Networks", ICCV 2017, arXiv 1707.06168, section 3.1 step (ii) (all weights).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur._errors import UsageError
+from secateur.solvers.contributions import Contributions, checked_kept
+from secateur.solvers.gram import Grams
+from secateur.solvers.ridge import factor
+
+
+@dataclass(frozen=True, eq=False)
+class FittedScales:
+    """One factor per kept channel.
+
+    Attributes:
+        kept: int64 [c'], ascending.
+        scales: float64 [c']; multiply the kernel slices of the channels by them.
+        error: mean over the samples of the squared error, summed over the outputs.
+        error_before: the same with all scales at one.
+        relative_error: ``error`` over the mean energy of the target.
+        ridge: 0.0, or what made dependent channels solvable, relative to the trace of the Gram matrix at unit diagonal.
+        notes: lines for people.
+    """
+
+    kept: Tensor
+    scales: Tensor
+    error: float
+    error_before: float
+    relative_error: float
+    ridge: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedWeights:
+    """New kernel slices for the kept channels.
+
+    Attributes:
+        kept: int64 [c'], ascending.
+        weights: float64 [n, c', k].
+        bias: float64 [n] to add to the output, or ``None`` where none was asked for.
+        error: mean over the samples of the squared error, summed over the outputs.
+        error_before: the same with the old weights of the kept channels (no weights, where none were given).
+        relative_error: ``error`` over the mean energy of the target.
+        ridge: 0.0, or what made dependent columns solvable, relative to the trace of XᵀX at unit diagonal.
+        notes: lines for people.
+    """
+
+    kept: Tensor
+    weights: Tensor
+    bias: Tensor | None
+    error: float
+    error_before: float
+    relative_error: float
+    ridge: float
+    notes: tuple[str, ...]
+
+
+def fit_scales(contributions: Contributions, kept: Tensor) -> FittedScales:
+    """Scales w = argmin ‖Y − Σ_{c kept} w_c·Z_c‖². Where they are not unique, those nearest to one.
+
+    Args:
+        contributions: of the layer.
+        kept: int64 [c'], in any order.
+
+    Raises:
+        UsageError: channels that do not exist, none, or one named twice.
+    """
+    kept = checked_kept(kept, contributions.channels)
+    ones = torch.ones(len(kept), dtype=torch.float64)
+    found, ridge, notes = _corrected(
+        contributions.gram[kept][:, kept],
+        contributions.target[kept, None],
+        torch.tensor([contributions.energy], dtype=torch.float64),
+        ones[:, None],
+        contributions.rounding,
+        "the contributions of the kept channels",
+    )
+    scales = found[:, 0]
+    error = contributions.error(kept, scales)
+    return FittedScales(
+        kept=kept,
+        scales=scales,
+        error=error,
+        error_before=contributions.error(kept, ones),
+        relative_error=_relative(error, contributions.energy / contributions.samples),
+        ridge=ridge,
+        notes=notes,
+    )
+
+
+def fit_weights(grams: Grams, kept: Tensor, weights: Tensor | None = None, *, intercept: bool = False) -> FittedWeights:
+    """Weights W = argmin ‖Y − X_kept·W‖². Where they are not unique, those nearest to ``weights``.
+
+    Where the old weights already solve it, to what the products can resolve, they come back unchanged: keeping every
+    channel of a layer whose target is its own output changes nothing.
+
+    Args:
+        grams: of the layer's samples.
+        kept: int64 [c'], in any order.
+        weights: the old ones of all channels, [n, c, k]; zero if left out.
+        intercept: fit a bias as well.
+
+    Raises:
+        UsageError: channels that do not exist, none, or one named twice; weights of another shape or not finite.
+    """
+    n, c, k = grams.outputs, grams.channels, grams.taps
+    kept = checked_kept(kept, c)
+    if weights is None:
+        weights = torch.zeros(n, c, k)
+    if tuple(weights.shape) != (n, c, k):
+        raise UsageError(f"the weights are {list(weights.shape)} where [{n}, {c}, {k}] is expected")
+    old = weights.detach().double().cpu()[:, kept]
+    if not bool(torch.isfinite(old).all()):
+        raise UsageError("the weights hold values that are not finite; load weights that are")
+    moments = grams.centred() if intercept else grams
+    columns = moments.columns(kept)
+    found, ridge, notes = _corrected(
+        moments.xtx[columns][:, columns],
+        moments.xty[columns],
+        moments.yty,
+        old.reshape(n, -1).T,
+        grams.rounding,
+        "the inputs of the kept channels",
+    )
+    new = found.T.reshape(n, len(kept), k).contiguous()
+    bias = None
+    if intercept:
+        bias = (grams.y_sum - new.reshape(n, -1) @ grams.x_sum[columns]) / grams.samples
+    error = grams.error(new, kept, bias)
+    return FittedWeights(
+        kept=kept,
+        weights=new,
+        bias=bias,
+        error=error,
+        error_before=grams.error(old, kept),
+        relative_error=_relative(error, float(grams.yty.sum()) / grams.samples),
+        ridge=ridge,
+        notes=notes,
+    )
+
+
+def _corrected(
+    a: Tensor, b: Tensor, energy: Tensor, old: Tensor, rounding: float, what: str
+) -> tuple[Tensor, float, tuple[str, ...]]:
+    """Solves A·w = b ([m, m], [m, n]) as a correction of ``old`` [m, n].
+
+    A ridge then pulls towards the old values and never makes the error larger than theirs. ``energy`` [n] is that of
+    the target.
+    """
+    gradient = b - a @ old
+    size = a.diagonal().clamp_min(0).sqrt()[:, None]
+    # What rounding alone can leave in the gradient: of the products with the target and of those with each column.
+    noise = rounding * size * (energy.sqrt() + (size * old).square().sum(0).sqrt())
+    gradient[:, (gradient.abs() <= noise).all(0)] = 0.0
+    if not gradient.any():
+        return old.clone(), 0.0, ()
+    found = factor(a, rounding)
+    return old + found.solve(gradient), found.ridge, found.notes(what)
+
+
+def _relative(error: float, energy: float) -> float:
+    return error / energy if energy > 0 else 0.0
