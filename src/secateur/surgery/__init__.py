@@ -1,5 +1,6 @@
 """Plans, and the only code that touches weights."""
 
+from secateur.surgery.calibration import Calibration as Calibration
 from secateur.surgery.cut import cut as cut
 from secateur.surgery.express import follow as follow
 from secateur.surgery.files import load as load
@@ -10,6 +11,12 @@ from secateur.surgery.optimizer import rebuild_optimizer as rebuild_optimizer
 from secateur.surgery.plan import GroupPlan as GroupPlan
 from secateur.surgery.plan import Plan as Plan
 from secateur.surgery.plan import make_plan as make_plan
+from secateur.surgery.refit import Refitter as Refitter
+from secateur.surgery.refit import by_scales as by_scales
+from secateur.surgery.refit import by_weights as by_weights
+from secateur.surgery.refit import choose_in_order as choose_in_order
+from secateur.surgery.refit import contributions_of as contributions_of
+from secateur.surgery.refit import refit_in_order as refit_in_order
 from secateur.surgery.skip import silenced as silenced
 from secateur.surgery.sparse import Hold as Hold
 from secateur.surgery.sparse import Masks as Masks
