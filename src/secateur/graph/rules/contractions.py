@@ -8,7 +8,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, along, laid, lift, line, on_channels, settle, varying
+from secateur.graph.labels import (
+    Labels,
+    along,
+    compressed,
+    dropped,
+    laid,
+    lift,
+    line,
+    on_channels,
+    reshaped,
+    settle,
+    varying,
+)
 from secateur.graph.ledger import KERNEL, AxisRef, Term
 from secateur.graph.rules.registry import argument, rule
 
@@ -172,29 +184,25 @@ def convolution(run, func, args, kwargs, out) -> None:
     inner, outer = x.shape[channel] // groups, out.shape[channel] // groups
 
     def of_input(system: Tensor) -> Tensor | None:
-        own = tuple(a for a in varying(system) if a <= channel)
+        own = tuple([a for a in varying(system) if a <= channel])
         if not own:
             ledger.lock_systems([system], f"a spatial axis is convolved in {where}")
             return None
-        system = ledger.project(system, own)
-        while system.dim() > channel + 1:
-            system = system.select(-1, 0)
-        return settle(system.reshape(*lead, groups, 1, inner)) if groups > 1 else system.view(*lead, 1, 1, inner)
+        flat = dropped(ledger.project(system, own), range(channel + 1, x.dim()), keepdim=False)
+        parts = reshaped(flat, (*lead, groups, 1, inner))
+        return settle(parts) if groups > 1 else parts
 
     def of_weight(system: Tensor) -> Tensor | None:
         if any(a > 1 for a in varying(system)):
             ledger.lock_systems([system], KERNEL)
             return None
-        while system.dim() > 2:
-            system = system.select(-1, 0)
-        shape = (groups, inner, outer) if transposed else (groups, outer, inner)
-        if 0 not in varying(system):
-            flat = system.select(0, 0).expand(*shape) if not transposed else system.select(0, 0).view(1, 1, outer)
-            system = flat.expand(*shape)
+        place = len(lead)
+        if 0 in varying(system):
+            # Its first axis holds, group by group, what comes out; of a transposed convolution what goes in.
+            flat, axes = compressed(system, (0,)).view(groups, -1), (place, place + (2 if transposed else 1))
         else:
-            per_group = system.select(1, 0).view(groups, -1)
-            system = per_group.unsqueeze(2).expand(*shape)
-        return (system.transpose(1, 2) if transposed else system).view(*(1,) * len(lead), groups, outer, inner)
+            flat, axes = compressed(system, (1,)), (place + (1 if transposed else 2),)
+        return laid(flat, tuple([axes[a] for a in varying(flat)]), (*(1,) * place, groups, outer, inner))
 
     def lifted(labels: Labels, change: Callable[[Tensor], Tensor | None]) -> Labels:
         found = [change(s) for s in labels.systems]
@@ -214,9 +222,9 @@ def convolution(run, func, args, kwargs, out) -> None:
     spatial = out.shape[channel + 1 :]
     result = []
     for system in systems:
-        flat = system.reshape(*lead, out.shape[channel])
+        flat = reshaped(system, (*lead, out.shape[channel]))
         flat = settle(flat) if groups > 1 else flat
-        result.append(flat.view(*flat.shape, *(1,) * len(spatial)).expand(out.shape))
+        result.append(laid(flat, varying(flat), out.shape))
     if bias is not None:
         vector = on_channels(run.labels(bias), out.shape, channel)
         shape = (out.shape[channel], *(1,) * len(spatial))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -40,6 +41,7 @@ def is_spread(run, system: Tensor) -> bool:
     return bool(run.ledger.spread) and bool(first.numel()) and int(first) in run.ledger.spread
 
 
+@lru_cache(4096)
 def _merged(before: tuple[int, ...], after: tuple[int, ...]) -> list[set[int]]:
     """Sets of axes, longer than one, that a reshape lays on fewer or other axes."""
     found, block, inner, outer, rest = [], set(), 1, 1, list(after)
