@@ -78,7 +78,7 @@ def _over(system: Tensor, shape: Sequence[int], stride: list[int], axes: tuple[i
     """A view of the labels that varies along ``axes``, which are ascending."""
     new = system.as_strided(shape, stride, system.storage_offset())
     setattr(new, _VARYING, axes)
-    if same_line:
+    if same_line and len(axes) == 1:
         setattr(new, _LINE, line(system))
     return new
 
@@ -96,8 +96,8 @@ def dropped(system: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
     """The system without ``axes``, along which it does not vary."""
     if keepdim:
         return laid(system, varying(system), [1 if a in axes else n for a, n in enumerate(system.shape)])
-    rest = [a for a in range(system.dim()) if a not in axes]
-    return laid(system, tuple([rest.index(a) for a in varying(system)]), [system.shape[a] for a in rest])
+    shape = [n for a, n in enumerate(system.shape) if a not in axes]
+    return laid(system, tuple([a - sum([g < a for g in axes]) for a in varying(system)]), shape)
 
 
 def narrowed(system: Tensor, touched: Sequence[int]) -> Tensor:

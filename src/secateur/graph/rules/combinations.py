@@ -32,7 +32,7 @@ def pointwise(run, func, args, kwargs, out) -> None:
     """Elements that meet are tied."""
     inputs = tensors((args, kwargs))
     labels = [run.labels(t) for t in inputs]
-    outs = tensors(out)
+    outs = [out] if isinstance(out, Tensor) else tensors(out)
     if len(inputs) == 1 and inputs[0].shape == outs[0].shape:
         for t in outs:
             run.set(t, labels[0])

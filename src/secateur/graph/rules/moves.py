@@ -21,8 +21,8 @@ def same(run, func, args, kwargs, out) -> None:
     run.set(out, run.labels(args[0]))
 
 
-def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any) -> None:
-    """Give the results the systems of the one moved tensor."""
+def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any, whole: bool = False) -> None:
+    """Give the results the systems of the one moved tensor; a ``whole`` move leaves nothing out."""
     outs = [out] if isinstance(out, Tensor) else list(out)
     if not labels.systems:
         for target in outs:
@@ -33,7 +33,7 @@ def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any) -> No
         replayed = replay(system)
         before = len(varying(system))
         for into, target, new in zip(parts, outs, [replayed] if isinstance(replayed, Tensor) else replayed):
-            if not new._is_view() or len(varying(new)) > before:
+            if not whole or len(varying(new)) > before:
                 new = settle(new, target.shape)
             own = varying(new)
             if len(own) > 1 and len(own) > before:
@@ -72,7 +72,7 @@ def view(run, func, args, kwargs, out) -> None:
     labels = run.labels(args[0])
     if len(labels.systems) > 1:
         labels = joined(run, labels, args[0].shape, out.shape)
-    _moved(run, labels, lambda s: reshaped(s, tuple(out.shape)), out)
+    _moved(run, labels, lambda s: reshaped(s, tuple(out.shape)), out, whole=True)
 
 
 @rule("channel_shuffle", "native_channel_shuffle")

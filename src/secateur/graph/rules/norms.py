@@ -48,7 +48,7 @@ def layer_norm(run, func, args, kwargs, out) -> None:
         ref = run.ledger.axis(labels.systems, axis, x.shape[axis])
         if ref.systems:
             run.ledger.literals.append(Literal(run.module, "normalized_shape", ref, index=position))
-    operands = [(labels, x.shape), *((run.labels(t), t.shape) for t in tensors(args[2:]))]
+    operands = [(labels, x.shape), *((run.labels(t), t.shape) for t in args[2:] if isinstance(t, Tensor))]
     run.set(y, Labels(run.ledger.meet(operands, x.shape, run.where(func))))
     if not isinstance(out, Tensor):
         left = Labels(run.ledger.reduce(labels.systems, dims, keepdim=True))
