@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from secateur._errors import InputError
 from secateur.graph.admit import does_not_run, oddity
@@ -160,8 +161,9 @@ class Run(Dispatch):
         self._counts: dict[tuple[str, str], int] = {}
         self._rules: dict[Any, Any] = {}
         self.used: set[int] = set()
-        # Storages that were written into: what was the same number everywhere is that no more.
-        self._written: set[int] = set()
+        # Storages that were written into: what was the same number everywhere is that no more. A weak reference
+        # keeps others from their addresses.
+        self._written: dict[int, StorageWeakRef] = {}
         self._pointing = False
         self._expected: list[tuple[str, AxisRef]] = []
         self._name = ""
@@ -259,7 +261,8 @@ class Run(Dispatch):
             # Nothing that anybody has to follow; PyTorch makes some on its way from a layer to its operation.
             return out
         if name[-1] == "_" and flat and (name != "fill_" or flat[0]._is_view()):
-            self._written.add(flat[0].untyped_storage()._cdata)
+            storage = flat[0].untyped_storage()
+            self._written[storage._cdata] = StorageWeakRef(storage)
         outs = [out] if type(out) is Tensor else tensors(out)
         self.perform.mark(outs)
         if self._pointing:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from secateur.graph.shapes import SHAPES
 from secateur.graph.trees import map_tensors, tensors
@@ -33,8 +34,9 @@ class MetaMemory:
         self._active = on_meta
         self._kinds: dict[Any, tuple[str, Any, str]] = {}
         self._known: dict[tuple, Any] = {}
-        # Storages of real tensors into which meta tensors were written: their numbers mean nothing any more.
-        self._unreal: set[int] = set()
+        # Storages of real tensors into which meta tensors were written: their numbers mean nothing any more. A
+        # weak reference keeps others from their addresses.
+        self._unreal: dict[int, StorageWeakRef] = {}
 
     def __call__(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
         """The results of an operation; ``flat`` holds its tensors."""
@@ -76,7 +78,8 @@ class MetaMemory:
         back = {id(new): old for old in flat if (new := moved.get(id(old))) is not None}
         written = [back[id(t)] for t in tensors(out) if id(t) in back]
         for t in written:
-            self._unreal.add(t.untyped_storage()._cdata)
+            storage = t.untyped_storage()
+            self._unreal[storage._cdata] = StorageWeakRef(storage)
         return map_tensors(out, lambda t: back.get(id(t), t)) if written else out
 
     def _is_unreal(self, t: Tensor) -> bool:

@@ -32,8 +32,29 @@ def skeleton_of(mould: Mould, change: Callable[[str, Tensor], Tensor]) -> Copy:
     for _, module in skeleton.modules:
         adapt_module(module)
         plain_module(module)
+        if isinstance(module, nn.RNNBase):
+            _begin_like_input(module)
     _in_evaluation(skeleton)
     return skeleton
+
+
+def _begin_like_input(layer: nn.RNNBase) -> None:
+    """Let a recurrent layer make its first state from its input.
+
+    PyTorch makes it from nothing, which is a constant, and constants stay real on a pass without numbers; its recurrent
+    operations then refuse a mixture of devices.
+    """
+    forward = layer.forward
+
+    def begun(x: Any, hx: Any = None) -> Any:
+        if hx is None and isinstance(x, Tensor):
+            batch = (x.shape[0 if layer.batch_first else 1],) if x.dim() == 3 else ()
+            count = layer.num_layers * (2 if layer.bidirectional else 1)
+            hx = x.new_zeros(count, *batch, layer.proj_size or layer.hidden_size)
+            hx = (hx, x.new_zeros(count, *batch, layer.hidden_size)) if isinstance(layer, nn.LSTM) else hx
+        return forward(x, hx)
+
+    layer.__dict__["forward"] = begun
 
 
 def _in_evaluation(skeleton: Copy) -> None:
