@@ -7,13 +7,13 @@ of all other axes are tied. For attention that axis is the head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 
 import numpy as np
 from torch import Tensor
 
-from secateur.graph.forest import Array, flatten, grow, roots, unite
+from secateur.graph.forest import Array, flatten, grow, roots, unite, unite_roots
 from secateur.graph.labels import line, varying
 from secateur.graph.ledger import AxisRef, Ledger
 from secateur.graph.runs import Runs
@@ -85,31 +85,33 @@ class Classes:
             projections = [(axes, child.numpy()) for axes, child in grid.projections]
             met = [(tuple(range(labels.ndim)), roots(forest, labels))]
             met += [(axes, roots(forest, child)) for axes, child in projections]
-            best = max(range(labels.ndim), key=lambda k: _worth(k, k in grid.batch_axes, met, locked, owner))
+            apart = all(_distinct(classes, owner) for _, classes in met)
+            worth = partial(_worth, met=met, locked=locked, owner=None if apart else owner)
+            best = _best(labels.shape, grid.batch_axes, worth)
             rows = _rows(labels, best)
             if best in grid.batch_axes:
                 heads.append(rows[:, 0])
-            pairs = [rows[:, 1:]]
+            beside = [rows[:, 1:]]
             for axes, child in projections:
                 if best in axes:
-                    pairs.append(_rows(child, axes.index(best)))
+                    beside.append(_rows(child, axes.index(best)))
                 else:
                     self._fix(child.ravel(), "the other axis of a grid that is cut along its units", forest, locked)
             layout = " x ".join(str(n) for n in labels.shape)
-            for others in pairs:
-                one, other = rows[:, :1].repeat(others.shape[1], 1).ravel(), others.ravel()
+            pairs = [(rows[:, 0].repeat(others.shape[1]), others.ravel()) for others in beside]
+            for k, (one, other) in enumerate(pairs):
                 if not (one.all() and other.all()):
-                    keep = (one > 0) & (other > 0)
-                    beside = np.concatenate([one[(other == 0) & (one > 0)], other[(one == 0) & (other > 0)]])
-                    if len(beside):
-                        self._fix(beside, "lies beside a fixed index", forest, locked)
-                    one, other = one[keep], other[keep]
-                self.grid_ties.append((one, other, f"layout {layout} in {grid.where}"))
-                before = roots(forest, one), roots(forest, other)
-                unite(forest, *before)
-                for some in before:
-                    if len(met_locked := some[locked[some]]):
-                        locked[roots(forest, met_locked)] = True
+                    both = (one > 0) & (other > 0)
+                    fixed = np.concatenate([one[(other == 0) & (one > 0)], other[(one == 0) & (other > 0)]])
+                    if len(fixed):
+                        self._fix(fixed, "lies beside a fixed index", forest, locked)
+                    pairs[k] = one[both], other[both]
+            self.grid_ties += [(one, other, f"layout {layout} in {grid.where}") for one, other in pairs]
+            before = [roots(forest, np.concatenate(side)) for side in zip(*pairs)]
+            unite_roots(forest, *before)
+            for some in before:
+                if len(held := some[locked[some]]):
+                    locked[roots(forest, held)] = True
         flatten(forest)
         return heads
 
@@ -118,12 +120,16 @@ class Classes:
         locked[roots(forest, labels)] = True
 
     @cached_property
-    def on_parameters(self) -> Runs:
-        """The runs of classes on the axes of parameters."""
-        # The labels of parameters are the first of all, so one line is all of their axes.
-        ends = np.cumsum([axis.size for axis in self._axes], dtype=np.int64)
-        starts = ends - [axis.size for axis in self._axes]
-        return Runs.along(self.of[1 : ends[-1] + 1], starts) if len(ends) else Runs.of([])
+    def on_parameters(self) -> tuple[Runs, list[int]]:
+        """The runs on the different lines of classes on the axes of parameters, and which line lies on each axis."""
+        different: dict[bytes, int] = {}
+        lines, line_of = [], []
+        for axis in self._axes:
+            line = self.of[axis.start : axis.start + axis.size]
+            line_of.append(different.setdefault(line.tobytes(), len(lines)))
+            if line_of[-1] == len(lines):
+                lines.append(line)
+        return Runs.of(lines), line_of
 
     # -- extents --------------------------------------------------------------------------------------------------
 
@@ -177,31 +183,51 @@ def _rows(layout: Array, axis: int) -> Array:
     return layout.transpose(axis, *others).reshape(layout.shape[axis], -1)
 
 
-def _worth(
-    axis: int, batch: bool, met: list[tuple[tuple[int, ...], Array]], locked: Array, owner: Array
-) -> tuple[bool, int]:
-    """How many units are left if a grid is cut along this axis; a head comes before anything else.
+def _best(shape: Sequence[int], batch_axes: set[int], worth: Callable[[int], int]) -> int:
+    """The axis of a grid that leaves most units, of equal ones the first; a head comes before anything else."""
+    heads = {k: worth(k) for k in sorted(batch_axes)}
+    if any(heads.values()):
+        return max(heads, key=lambda k: heads[k])
+    best, most = 0, -1
+    for k in sorted(range(len(shape)), key=lambda k: -shape[k]):
+        if (shape[k], -k) > (most, -best):
+            found = worth(k)
+            best, most = (k, found) if (found, -k) > (most, -best) else (best, most)
+    return best
+
+
+def _distinct(classes: Array, owner: Array) -> bool:
+    """Whether no class occurs twice. ``owner`` is room for one number per class."""
+    classes = classes.ravel()
+    places = np.arange(len(classes), dtype=owner.dtype)
+    owner[classes] = places
+    return bool((owner[classes] == places).all())
+
+
+def _worth(axis: int, met: list[tuple[tuple[int, ...], Array]], locked: Array, owner: Array | None) -> int:
+    """How many units are left if a grid is cut along this axis.
 
     Args:
         axis: of the grid.
-        batch: whether it is a batch axis of a product of activations.
         met: roots of the labels of the grid and of its projections, with the axes of the grid on which they lie.
         locked: whether a root cannot be removed.
-        owner: room for one number per root.
+        owner: room for one number per root; ``None`` if no root occurs twice.
     """
     size = met[0][1].shape[axis]
+    bad = np.zeros(size, dtype=bool)
     index = np.arange(size)
-    forest, bad = index.copy(), np.zeros(size, dtype=bool)
+    units = index.copy()
     for axes, classes in met:
         if axis in axes:
             rows = _rows(classes, axes.index(axis))
-            owner[rows] = index[:, None]
-            held = owner[rows]
-            if not (held == index[:, None]).all():
-                # Rows that hold the same class are one unit.
-                unite(forest, held.ravel(), index.repeat(rows.shape[1]))
             bad |= locked[rows].any(1)
-    units = roots(forest, index)
-    bad[units[bad]] = True
-    free = int(((units == index) & ~bad).sum())
-    return (free > 0 and batch, free)
+            if owner is not None:
+                # Rows that hold the same class are one unit.
+                owner[rows] = index[:, None]
+                held = owner[rows]
+                if not (held == index[:, None]).all():
+                    unite(units, held.ravel(), index.repeat(rows.shape[1]))
+    if owner is not None:
+        flatten(units)
+        bad[units[bad]] = True
+    return int(np.count_nonzero((units == index) & ~bad))

@@ -29,12 +29,16 @@ def roots(forest: Array, labels: Array) -> Array:
 
 def unite(forest: Array, one: Array, other: Array) -> None:
     """Make labels that lie on one another one component."""
-    while len(one):
-        one, other = roots(forest, one), roots(forest, other)
-        apart = one != other
+    unite_roots(forest, roots(forest, one), roots(forest, other))
+
+
+def unite_roots(forest: Array, one: Array, other: Array) -> None:
+    """Make roots that lie on one another one component."""
+    while (apart := one != other).any():
         one, other = one[apart], other[apart]
-        # Its index in 64 bits, and numpy takes its fast path.
+        # With an index of 64 bits numpy takes its fast path.
         np.minimum.at(forest, np.maximum(one, other).astype(np.int64), np.minimum(one, other))
+        one, other = roots(forest, one), roots(forest, other)
 
 
 def grow(count: int, ties: Sequence[Pair]) -> Array:

@@ -82,8 +82,7 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
     """
     if not ledger.axes:
         return [], np.full(len(classes.locked), -1, dtype=np.int32)
-    runs = classes.on_parameters
-    group_of = _interchangeable(ledger, classes, runs)
+    group_of = _interchangeable(ledger, classes)
     first, width, unit_of = _units(group_of)
     groups, index = [], np.full(len(width) + 1, -1, dtype=np.int32)
     taken: dict[str, int] = {}
@@ -91,7 +90,7 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
     for labels, least in ledger.leasts:
         for c in np.unique(classes.of[labels.numpy()]).tolist():
             leasts[c] = max(least, leasts.get(c, 1))
-    for g, members in _members(ledger, runs, group_of, unit_of, width).items():
+    for g, members in _members(ledger, classes, group_of, unit_of, width).items():
         lead = next((m for m in members if m.role == "out"), members[0])
         name = lead.tensor.rpartition(".")[0] or lead.tensor
         name = f"{name} input" if lead.role == "in" else name
@@ -113,13 +112,16 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
     return groups, index[group_of]
 
 
-def _interchangeable(ledger: Ledger, classes: Classes, runs: Runs) -> np.ndarray:
+def _interchangeable(ledger: Ledger, classes: Classes) -> np.ndarray:
     """A number for all classes that lie on the same axes and are locked for the same reason; -1 off parameters."""
     count = len(classes.locked)
     refs = {id(ref): ref for term in ledger.terms for ref in term.axes if ref.systems}.values()
     lines = {id(line): line for ref in refs for line in classes.lines(ref)}
     keys = np.random.default_rng(0).integers(1, 2**63, len(ledger.axes) + len(lines), dtype=np.uint64)
-    signature = runs.sums(keys[: len(ledger.axes)], count)
+    runs, line_of = classes.on_parameters
+    of_line = np.zeros(len(ledger.axes), dtype=np.uint64)
+    np.add.at(of_line, line_of, keys[: len(ledger.axes)])
+    signature = runs.sums(of_line, count)
     signature += Runs.of(list(lines.values())).sums(keys[len(ledger.axes) :], count)
     # Classes are numbered by their first labels, so those on parameters come first.
     on_parameter = np.zeros(count, dtype=bool)
@@ -161,39 +163,43 @@ def _units(group_of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _members(
-    ledger: Ledger, runs: Runs, group_of: np.ndarray, unit_of: np.ndarray, width: np.ndarray
+    ledger: Ledger, classes: Classes, group_of: np.ndarray, unit_of: np.ndarray, width: np.ndarray
 ) -> dict[int, list[Member]]:
     """The members of every group, groups in order of appearance."""
+    runs, line_of = classes.on_parameters
+    parts = _parts(runs, group_of, unit_of, width)
+    found: dict[int, list[Member]] = {}
+    for axis, role, line in zip(ledger.axes, roles(ledger), line_of):
+        for g, positions in parts.get(line, ()):
+            found.setdefault(g, []).append(Member(axis.tensor, axis.axis, role, positions))
+    return found
+
+
+def _parts(
+    runs: Runs, group_of: np.ndarray, unit_of: np.ndarray, width: np.ndarray
+) -> dict[int, list[tuple[int, np.ndarray]]]:
+    """The groups that lie on each line, and where: indices of shape ``[width, indices per unit]``."""
     runs = runs.split(np.flatnonzero(group_of[1:] != group_of[:-1]) + 1)
     group, unit = group_of[runs.first], unit_of[runs.first]
     key = runs.line * (len(width) + 1) + group + 1
     order = np.argsort(key, kind="stable")
     order = order[group[order] >= 0]
     heads = np.flatnonzero(np.diff(key[order], prepend=-1))
-    role_of = roles(ledger)
-    # Mostly every unit has one index, in order, and such members can share their numbers.
-    whole = (np.diff(heads, append=len(order)) == 1) & (unit[order[heads]] == 0)
-    whole &= runs.length[order[heads]] == width[group[order[heads]]]
-    upwards = np.arange(max(axis.size for axis in ledger.axes), dtype=np.int32)[:, None]
-    found: dict[int, list[Member]] = {}
+    ends = np.append(heads[1:], len(order))
     one = order[heads]
-    for k, line, g, place, length, simple in zip(
-        range(len(heads)),
-        runs.line[one].tolist(),
-        group[one].tolist(),
-        runs.place[one].tolist(),
-        runs.length[one].tolist(),
-        whole.tolist(),
-    ):
-        if simple:
+    # Mostly every unit has one index, in order, and all such parts can share their numbers.
+    simple = (ends - heads == 1) & (unit[one] == 0) & (runs.length[one] == width[group[one]])
+    upwards = np.arange(int((runs.place + runs.length).max()), dtype=np.int32)[:, None]
+    found: dict[int, list[tuple[int, np.ndarray]]] = {}
+    columns = (runs.line[one], group[one], runs.place[one], runs.length[one], simple, heads, ends)
+    for line, g, place, length, is_simple, head, end in zip(*(column.tolist() for column in columns)):
+        if is_simple:
             positions = upwards[place : place + length]
         else:
-            some = order[heads[k] : heads[k + 1] if k + 1 < len(heads) else len(order)]
-            lengths = runs.length[some]
-            nth = places(lengths)
-            positions = np.repeat(runs.place[some], lengths) + nth
-            units = np.repeat(unit[some], lengths) + nth
-            positions = positions[np.argsort(units, kind="stable")].astype(np.int32).reshape(int(width[g]), -1)
-        axis = ledger.axes[line]
-        found.setdefault(g, []).append(Member(axis.tensor, axis.axis, role_of[line], positions))
+            some = order[head:end]
+            nth = places(runs.length[some])
+            indices = (np.repeat(runs.place[some], runs.length[some]) + nth).astype(np.int32)
+            units = np.repeat(unit[some], runs.length[some]) + nth
+            positions = indices[np.argsort(units, kind="stable")].reshape(int(width[g]), -1)
+        found.setdefault(line, []).append((g, positions))
     return found

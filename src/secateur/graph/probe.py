@@ -129,15 +129,20 @@ class Prober:
         return Settled(*self.findings.settled, self.findings.literals)
 
     def _mended(self, failure: Failure) -> _Findings | None:
-        """The proposal that carries furthest, among literals if one does; of equal ones the first."""
+        """The literals that carry furthest, of equal ones the first; if none do, the first ties that do."""
         best: _Findings | None = None
-        for literal, proposal in self._proposals(failure):
-            if self._hurried or (best is not None and not literal):
-                break
+        for proposal in self._bindings(failure):
+            if self._hurried:
+                return best
             if proposal.passes(failure.index) and (best is None or proposal.reach > best.reach):
                 best = proposal
             if best is not None and best.reach == len(self.recorded.operations):
-                break
+                return best
+        for proposal in self._couplings(failure) if best is None else ():
+            if self._hurried:
+                return None
+            if proposal.passes(failure.index):
+                return proposal
         return best
 
     @property
@@ -152,24 +157,26 @@ class Prober:
             if o.name in DIVIDING or o.name in _LAYING_OUT
         )
 
-    def _proposals(self, failure: Failure) -> Iterator[tuple[bool, _Findings]]:
-        """From what costs no freedom (literals alone) to what costs some."""
-        findings, window = self.findings, self.mender.window(failure.index)
-        seen = set()
-        for index in window:
+    def _bindings(self, failure: Failure) -> Iterator[_Findings]:
+        """Literals, which cost no freedom."""
+        findings, seen = self.findings, set()
+        for index in self.mender.window(failure.index):
             for literals in self.mender.literals(index, findings.classes, findings.literals):
                 if (key := self._key(literals)) not in seen:
                     seen.add(key)
-                    yield True, findings.bind(literals)
+                    yield findings.bind(literals)
+
+    def _couplings(self, failure: Failure) -> Iterator[_Findings]:
+        """Ties, which cost some, alone and with literals."""
         tried = 0
-        for index in window:
-            for ties in self.mender.couplings(index, findings.classes):
+        for index in self.mender.window(failure.index):
+            for ties in self.mender.couplings(index, self.findings.classes):
                 if (tried := tried + 1) > _MOST_COUPLINGS:
                     return
-                tied = findings.tie(ties)
-                yield False, tied
+                tied = self.findings.tie(ties)
+                yield tied
                 for literals in self.mender.literals(index, tied.classes, tied.literals):
-                    yield False, tied.bind(literals)
+                    yield tied.bind(literals)
 
     def _key(self, literals: list[Literal]) -> tuple:
         """Literals that say the same have the same key, whichever operation they were read off."""
@@ -192,12 +199,15 @@ class Prober:
             return self._without_numbers(failure)
         if failure.number and not self._hurried and (found := self._without(failure, reason)) is not None:
             return found
-        partial = []
+        partial: list[_Findings] = []
+        tried: set[bytes] = set()
         for labels in self.mender.single_axes(failure.index):
-            if not self._hurried and len(free := self._free(labels)):
-                locked = self.findings.lock([(free, reason)])
-                if locked.passes(failure.index):
-                    partial.append(locked)
+            if self._hurried or not len(free := self._free(labels)) or free.tobytes() in tried:
+                continue
+            tried.add(free.tobytes())
+            locked = self.findings.lock([(free, reason)])
+            if locked.passes(failure.index):
+                partial.append(locked)
         if partial:
             return max(partial, key=lambda found: found.free)
         twins = [operations[k] for k in self.mender.alike(failure.index)]

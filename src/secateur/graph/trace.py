@@ -184,10 +184,11 @@ class PruningGraph:
         terms = [term for term in self.ledger.terms if not self.is_skipped(term.module)]
         lines = [[self.classes.lines(ref) for ref in term.axes] for term in terms]
         different = {id(line): line for axes in lines for found in axes for line in found}
+        on_parameters, line_of = self.classes.on_parameters
         counts = np.concatenate(
             [
                 self._counts(Runs.of(list(different.values())), len(different)),
-                self._counts(self.classes.on_parameters, len(self.ledger.axes)),
+                self._counts(on_parameters, max(line_of, default=-1) + 1),
             ]
         )
         # Axes on which as many indices of every group lie are one.
@@ -200,8 +201,8 @@ class PruningGraph:
             coefficient = term.coefficient * math.prod(ref.size for ref, found in zip(term.axes, axes) if not found)
             by_module.append((term.module, coefficient, tuple(row_of[id(line)] for found in axes for line in found)))
         by_name: dict[str, tuple[int, ...]] = {}
-        for axis, row in zip(self.ledger.axes, rows[len(different) :]):
-            by_name[axis.tensor] = (*by_name.get(axis.tensor, ()), row)
+        for axis, line in zip(self.ledger.axes, line_of):
+            by_name[axis.tensor] = (*by_name.get(axis.tensor, ()), rows[len(different) + line])
         parameters = {name: p for name, p in tensors_of(self.model)[0].items() if p.numel()}
         if self.skipped:
             # A tied parameter counts once, as long as one of its places is left.
