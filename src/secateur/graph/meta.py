@@ -25,6 +25,7 @@ from secateur.graph.trees import map_tensors, tensors
 MADE = "_secateur_made"
 _META = torch.device("meta")
 _CPU = torch.device("cpu")
+_CONVOLUTION = torch.ops.aten.convolution.default
 
 
 class MetaMemory:
@@ -32,6 +33,7 @@ class MetaMemory:
 
     def __init__(self, on_meta: bool) -> None:
         self._active = on_meta
+        self._fused = torch._C._get_mkldnn_enabled()
         self._kinds: dict[Any, tuple[str, Any, str]] = {}
         self._known: dict[tuple, Any] = {}
         # Storages of real tensors into which meta tensors were written: their numbers mean nothing any more. A
@@ -41,13 +43,24 @@ class MetaMemory:
     def __call__(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
         """The results of an operation; ``flat`` holds its tensors."""
         if not self._active:
-            return func(*args, **kwargs)
+            return self._on_values(func, args, kwargs)
         for t in flat:
             if not t.is_meta:
                 return self._mixed(func, args, kwargs, flat)
         if not flat and kwargs.get("device") is not None:
             return func(*args, **{**kwargs, "device": _CPU})
         return self._on_meta(func, args, kwargs)
+
+    def _on_values(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        if func is not _CONVOLUTION or not self._fused:
+            return func(*args, **kwargs)
+        # A pass asks for plain kernels, because fused ones hide what a recurrent layer does. What a convolution is has
+        # been said by now, and the fused kernel takes a third of the time.
+        torch._C._set_mkldnn_enabled(True)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            torch._C._set_mkldnn_enabled(False)
 
     def mark(self, made: list[Tensor]) -> None:
         """In a pass over real tensors: these are no constants of the code."""
