@@ -4,10 +4,10 @@ Paper: He, Kang, Dong, Fu, Yang, "Soft Filter Pruning for Accelerating Deep Conv
 arXiv 1808.06866.
 Idea: filters that are set to zero after an epoch go on being trained, so they may come back; only what is zero at the
 end is removed.
-Here: after every epoch the units with the smallest Euclidean norm of every group are set to zero, as many as the budget
-takes from it at the same share of every group. What makes a unit (filters, biases, norms) is set to zero together, so
-that nothing is lost when it is removed in the end.
-Differs: the paper zeroes filters only; a batch-norm bias that is left over is a constant, which the removal loses.
+Here: after every epoch the filters of the units with the smallest Euclidean norm of every group are set to zero, as
+many as the budget takes from it at the same share of every group. Norms are left alone meanwhile, since a unit whose
+norm is zero as well gets no gradient and never comes back; in the end they go with the filters.
+Differs: the paper leaves the norms' biases of removed filters in the network, where they are constants.
 Residual sums are pruned together with all that is tied to them (protect them to leave them alone).
 """
 
@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from secateur.graph import PruningGraph
+from secateur.graph import Group, PruningGraph
 from secateur.methods.protocol import Evidence, Law, Method
 from secateur.scores import Scores, score
 
@@ -66,7 +66,7 @@ class SoftZero(Law):
         self.returned = 0
 
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:
-        scores, parameters = score(self._graph, "l2"), dict(model.named_parameters())
+        scores = score(self._graph, "l2")
         for group in self._graph.prunable:
             order = torch.argsort(scores[group.name], descending=True, stable=True)
             gone = order[self._keep[group.name] :].sort().values
@@ -74,11 +74,21 @@ class SoftZero(Law):
             if before is not None:
                 self.returned += len(set(before.tolist()) - set(gone.tolist()))
             self.zeroed[group.name] = gone
-            for member in group.members:
-                if member.role != "in" and member.tensor in parameters:
-                    tensor = parameters[member.tensor].detach()
-                    places = torch.as_tensor(member.positions)[gone].reshape(-1).long()
-                    tensor.index_fill_(member.axis, places.to(tensor.device), 0)
+            self._zero(group, ("out",))
+
+    def _zero(self, group: Group, roles: tuple[str, ...]) -> None:
+        parameters = dict(self._graph.model.named_parameters())
+        for member in group.members:
+            if member.role in roles and member.tensor in parameters:
+                tensor = parameters[member.tensor].detach()
+                places = torch.as_tensor(member.positions)[self.zeroed[group.name]].reshape(-1).long()
+                tensor.index_fill_(member.axis, places.to(tensor.device), 0)
+
+    def finish(self) -> None:
+        """What is left of a unit beside its filter (the bias of its norm) would be a constant: it goes, too."""
+        for group in self._graph.prunable:
+            if group.name in self.zeroed:
+                self._zero(group, ("out", "along"))
 
     def state_dict(self) -> dict[str, Any]:
         return {"returned": self.returned, **{f"zeroed/{n}": t for n, t in self.zeroed.items()}}
