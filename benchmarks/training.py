@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 import sys
@@ -120,6 +121,7 @@ def main(words: list[str] | None = None) -> int:
         parser.error("--turns must be 2 or more and --threads 1 or more")
     torch.set_num_threads(asked.threads)
     console = Console()
+    busy = os.getloadavg()[0]
     rows = []
     for augment in (False, True):
         for batch in asked.batch or BATCHES:
@@ -137,6 +139,9 @@ def main(words: list[str] | None = None) -> int:
     result = {
         "hardware": {**hardware(), "threads": asked.threads},
         "versions": versions(),
+        # Above the number of cores others were at work: the ratios hold less then, the milliseconds nothing.
+        "load_average": [round(busy, 1), round(os.getloadavg()[0], 1)],
+        "openmp": {k: v for k, v in os.environ.items() if k.startswith("OMP_")},
         "compiled": asked.compiled,
         "reproduce": line,
         "rows": rows,
