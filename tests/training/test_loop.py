@@ -196,3 +196,16 @@ def test_inputs_may_be_nested(blobs):
 
     batches = [({"left": x, "right": -x}, y) for x, y in blobs]
     assert fit(Two(), batches, CONFIG, device="cpu")[2].train_accuracy > 0.8
+
+
+@pytest.mark.nightly
+def test_a_compiled_step_learns_the_same(blobs):
+    def losses(compiled: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4)
+        )
+        config = TrainConfig(epochs=2, lr=0.05, compiled=compiled)
+        return [record.train_loss for record in fit(model, blobs, config, device="cpu")]
+
+    assert losses(True) == pytest.approx(losses(False), rel=1e-4)
