@@ -56,7 +56,7 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
     """Read ``card.json`` of each run and write one page.
 
     Args:
-        run_dirs: directories of runs.
+        run_dirs: directories of runs, or of studies (all runs in their subdirectory ``runs``).
         out: the file to write; by default ``report.html`` in the first of them.
 
     Returns:
@@ -68,7 +68,7 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
     """
     folders = [Path(folder) for folder in run_dirs]
     cards, problems = [], []
-    for folder in folders:
+    for folder in (run for given in folders for run in _runs(given)):
         try:
             cards.append(read_card(folder / "card.json"))
         except FileError as error:
@@ -83,6 +83,12 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
         raise FileError(
             f"{target} cannot be written: {error.strerror or error}\nname another file with --out"
         ) from None
+
+
+def _runs(folder: Path) -> list[Path]:
+    """A study's directory stands for its runs, by name; any other for itself."""
+    found = sorted(card.parent for card in folder.glob("runs/*/card.json"))
+    return found if found and not (folder / "card.json").exists() else [folder]
 
 
 def _text(name: str) -> str:

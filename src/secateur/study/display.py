@@ -44,7 +44,8 @@ class Display:
 
     def __call__(self, status: Status) -> None:
         """Show it."""
-        states = {address: row.state for address, row in status.rows.items()}
+        # Not by the store's order, and without what only waited for something that failed.
+        states = {a: status.rows[a].state for a in status.plan.stages if status.rows[a].blocked_by is None}
         if self._told is not None:
             for address, state in states.items():
                 if state != self._told.get(address) and state in ("done", "failed"):

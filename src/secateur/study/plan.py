@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,27 @@ from secateur.models import carries_weights
 from secateur.pipeline import settings
 from secateur.study.recipe import RunRecipe, Study
 from secateur.study.stages import Stage, StudyPlan
+from secateur.training import TrainConfig
 from secateur.training.recover import FINETUNE_EPOCHS, FINETUNE_LR
+
+_FIRST_SETTINGS = (
+    "epochs",
+    "optimiser",
+    "lr",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "schedule",
+    "milestones",
+    "gamma",
+    "warmup_epochs",
+    "label_smoothing",
+    "batch_size",
+    "mixed_precision",
+    "channels_last",
+    "clip_grad_norm",
+    "seed",
+)
 
 
 def plan_study(study: Study) -> StudyPlan:
@@ -59,7 +79,7 @@ def _chain(run: RunRecipe, data: list[str], weights: str | None) -> Sequence[Sta
     name = f"{run.model}-{run.data}"
     chain: list[Stage] = []
     if run.train:
-        dense = {**base, "training": settings(replace(config, epochs=run.train))}
+        dense = {**base, "training": _training(replace(config, epochs=run.train))}
         chain.append(Stage("dense", dense, (), f"{name}-s{job.seed}", where, effort=run.train))
         start: dict[str, Any] = {}
     else:
@@ -74,7 +94,7 @@ def _chain(run: RunRecipe, data: list[str], weights: str | None) -> Sequence[Sta
         "goal": job.goal.as_dict(),
         "seed": job.seed,
         "batch_size": config.batch_size,
-        "training": settings(config) if job.method.trains else None,
+        "training": _training(config) if job.method.trains else None,
         "recalibrate": job.recalibrate_batches,
         "latency_runs": job.latency_runs,
     }
@@ -88,13 +108,21 @@ def _chain(run: RunRecipe, data: list[str], weights: str | None) -> Sequence[Sta
         "recover": job.recover,
         **_recovery(run),
         "compare": list(job.compare),
-        "training": None if job.recover == "none" and not job.compare else settings(config),
+        "training": None if job.recover == "none" and not job.compare else _training(config),
         "seed": job.seed,
     }
     last = Stage(
         "recover", recover, (cutting.address,), f"{name}-{job.recover}-s{job.seed}", recipe, effort=_effort(run)
     )
     return [*chain, cutting, last]
+
+
+def _training(config: TrainConfig) -> dict[str, Any]:
+    """Settings for an address: fields that later releases brought count only where they are used."""
+    new = {
+        f.name for f in fields(TrainConfig) if f.name not in _FIRST_SETTINGS and getattr(config, f.name) == f.default
+    }
+    return {name: value for name, value in settings(config).items() if name not in new}
 
 
 def _recovery(run: RunRecipe) -> dict[str, Any]:

@@ -6,6 +6,9 @@ is lost, and the training in it goes on from its last checkpoint, which lies in 
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +23,6 @@ _RETRIES = 5
 
 def _perform(job: dict[str, Any], paths: list[str]) -> dict[str, Any]:
     """What runs on the cluster; returns the last event of the job."""
-    import os
-    import sys
-
     sys.path[:] = [*paths, *(p for p in sys.path if p not in paths)]
     from secateur.study.worker import output_to, perform
 
@@ -44,6 +44,13 @@ def _perform(job: dict[str, Any], paths: list[str]) -> dict[str, Any]:
     return last
 
 
+def _knock(address: str | None) -> None:
+    """Ray itself asks for minutes before it gives up."""
+    host, sign, port = (address or "").removeprefix("ray://").rpartition(":")
+    if sign and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
 class RayPool:
     """Tasks on a Ray cluster.
 
@@ -62,10 +69,12 @@ class RayPool:
         self._ray = ray
         self._mine = not ray.is_initialized()
         if self._mine:
+            address = address or os.environ.get("RAY_ADDRESS")
             try:
+                _knock(address)
                 ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise UsageError(f"no Ray cluster at {address or 'RAY_ADDRESS'}: {error}") from None
+            except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+                raise UsageError(f"there is no Ray cluster at {address or 'this machine'}: {error}") from None
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         remote: Callable[..., Any] = ray.remote(
             num_cpus=threads, num_gpus=gpus, max_retries=_RETRIES, retry_exceptions=False, max_calls=1 if gpus else 0
@@ -82,8 +91,6 @@ class RayPool:
         return max(1, int(slots))
 
     def submit(self, job: Job) -> None:
-        import sys
-
         self._running[self._task.remote(job.as_dict(), [p for p in sys.path if p])] = job.token
 
     def poll(self, timeout: float) -> list[Event]:

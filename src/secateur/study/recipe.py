@@ -14,9 +14,19 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    create_model,
+)
 from pydantic.fields import FieldInfo
 
 from secateur._errors import FileError, SecateurError, UnknownName, UsageError
@@ -191,25 +201,18 @@ class _Heading(_Table):
     notes: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
 
 
-class _Training(_Table):
-    """Fields of ``TrainConfig``; their ranges are checked there, together."""
+def _field_of(kind: Any) -> tuple[Any, Any]:
+    """A field of ``TrainConfig`` as one of a table; ranges are checked there, together."""
+    (kind,) = [k for k in get_args(kind) or (kind,) if k is not NoneType] if not _is_tuple(kind) else (kind,)
+    return (ManyLists[get_args(kind)[0]] if _is_tuple(kind) else Many[kind], ())
 
-    epochs: Many[int] = ()
-    optimiser: Many[str] = ()
-    lr: Many[float] = ()
-    momentum: Many[float] = ()
-    nesterov: Many[bool] = ()
-    weight_decay: Many[float] = ()
-    schedule: Many[str] = ()
-    milestones: ManyLists[float] = ()
-    gamma: Many[float] = ()
-    warmup_epochs: Many[int] = ()
-    label_smoothing: Many[float] = ()
-    batch_size: Many[int] = ()
-    mixed_precision: Many[str] = ()
-    channels_last: Many[bool] = ()
-    clip_grad_norm: Many[float] = ()
-    seed: Many[int] = ()
+
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+_TRAINING: dict[str, Any] = {name: _field_of(kind) for name, kind in get_type_hints(TrainConfig).items()}
+_Training = create_model("_Training", __base__=_Table, **_TRAINING)
 
 
 class _Grid(_Table):
@@ -228,7 +231,7 @@ class _Grid(_Table):
     base_epochs: Many[Count] = ()
     lr: Many[float] = ()
     batch_size: Many[Count] = ()
-    training: _Training = _Training()
+    training: _Training = Field(default_factory=_Training)  # pyright: ignore[reportInvalidTypeForm]
     weights: Many[Name] = ()
     pretrained: Many[bool] = ()
     data_dir: Many[Name] = ()
@@ -284,7 +287,7 @@ def _cells(grid: _Grid, options: list[tuple[str | None, str, tuple[Any, ...]]]) 
     for name in _Grid.model_fields:
         if name not in (*axes, *_LAST, "budget", "preset", "training", "options") and getattr(grid, name):
             axes[name] = getattr(grid, name)
-    for name in _Training.model_fields:
+    for name in _TRAINING:
         if getattr(grid.training, name):
             axes["training", name] = getattr(grid.training, name)
     for method, name, values in options:
@@ -316,7 +319,7 @@ def _options(given: Any, methods: Sequence[str]) -> tuple[list[tuple[str | None,
         elif any(name in known for known in fields.values()):
             found.append((None, name, _listed(value)))
         else:
-            everything = [n for known in fields.values() for n in known]
+            everything = sorted({n for known in fields.values() for n in known})
             problems.append(f"unknown key 'options.{name}'{_hint(name, everything)}")
     # What is said for one method wins over what is said for all.
     return sorted(found, key=lambda item: item[0] is not None), problems

@@ -357,6 +357,8 @@ class Store:
                 (error, time.time(), claim.stage.address),
             )
             self._block(claim.stage.address)
+        # Checkpoints stay: what is tried again may go on from them.
+        self._sweep(claim.stage, keep=self.work_folder(claim.stage))
         return True
 
     def release(self, claims: Iterable[Claim]) -> None:
