@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import dijkstra
 from torch import Tensor, nn
 
 from secateur._errors import UnknownName
@@ -148,6 +146,10 @@ class Explainer:
         a, b, tie = self._a[inside], self._b[inside], self._tie[inside]
         labels = np.unique(np.concatenate([a, b, starts]))
         i, j = np.searchsorted(labels, a), np.searchsorted(labels, b)
+        # Loaded here, because a trace does not need it.
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import dijkstra
+
         matrix = coo_matrix((np.ones(len(i)), (i, j)), shape=(len(labels), len(labels))).tocsr()
         sources = np.searchsorted(labels, np.unique(starts))
         distance, before, _ = dijkstra(
