@@ -128,6 +128,7 @@ def prune(
     if (
         not (weights or pretrained or train)
         and recover not in ("scratch-e", "scratch-b")
+        and not asked.method.starts_untrained
         and not carries_weights(model)
     ):
         raise UsageError(

@@ -345,14 +345,14 @@ def _run(cell: Mapping[Any, Any], grid: _Grid) -> RunRecipe:
     model, recover = cell["model"], cell["recover"]
     place = {k: cell[k] for k in _PLACE if k in cell}
     has_weights = train or place.get("weights") or place.get("pretrained") or carries_weights(model)
-    if not has_weights and recover not in ("scratch-e", "scratch-b"):
+    method = find(cell["method"], REGISTRY)
+    if not has_weights and recover not in ("scratch-e", "scratch-b") and not method.starts_untrained:
         problems.append(f"{model!r} has no weights yet: say weights, pretrained = true, or train = EPOCHS")
     if place.get("weights") and not Path(place["weights"]).is_file():
         problems.append(f"weights: {place['weights']!r} does not exist")
     if problems:
         raise UsageError("\n".join(problems))
     goal = cell["goal"]
-    method = find(cell["method"], REGISTRY)
     known = {f.name for f in dataclasses.fields(method)}
     options = {
         k[2]: v
