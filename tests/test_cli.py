@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from secateur import cli
-from secateur.methods import REGISTRY
+from secateur.methods import REGISTRY, WeightMethod
 from secateur.models import build
 
 Command = Callable[..., "Outcome"]
@@ -98,6 +98,7 @@ def test_prune_tells_a_person(secateur: Command, tmp_path: Path):
 @pytest.mark.parametrize("method", REGISTRY)
 def test_prune_with_weights_from_a_file(secateur: Command, tmp_path: Path, method: str):
     save_file(build("digits-resnet").state_dict(), tmp_path / "w.safetensors")
+    weights = issubclass(REGISTRY[method], WeightMethod)
     done = secateur(
         "prune",
         "digits-resnet",
@@ -108,8 +109,10 @@ def test_prune_with_weights_from_a_file(secateur: Command, tmp_path: Path, metho
         "none",
         "--method",
         method,
+        "--base-epochs",
+        1,
         "--budget",
-        "params=100k",
+        "weights=10%" if weights else "params=100k",
         "--json",
     )
     assert done.json["method"] == method

@@ -32,6 +32,7 @@ REGRESSIONS: dict[tuple[int, tuple[int, ...] | None], str] = {
     (3758, None): "a square channel shuffle: blocks are cut, and the code goes on to make as many as before",
     (4467, (0, 1, 3)): "the same behind a squeeze and excitation",
     (4159, None): "the same behind a split",
+    (35375, (0, 2, 3, 4, 5)): "cost of a grouped convolution that reads one locked channel in each group",
     (7780, (0, 1, 5)): "a recurrent layer ran on real tensors only, where numbers are not held against a cut",
     (4363, (0, 1)): "an integer of one module bound to an axis of another size in a module of the same class",
 }

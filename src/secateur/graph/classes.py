@@ -169,6 +169,10 @@ class Classes:
             classes = self.of[line(system).numpy()]
             rows = _rows(classes, varying(system).index(axis)) if classes.ndim > 1 else classes[:, None]
             same = rows.shape[1] == 1 or bool((rows == rows[:, :1]).all())
+            if not same:
+                # Whatever the reason for which it stays, what is locked counts alike.
+                rows = np.where(self.locked[rows], self.of[0], rows)
+                same = bool((rows == rows[:, :1]).all())
             self._lines[key] = (self._one(rows[:, 0]) if same else None, system)
         return self._lines[key][0]
 
