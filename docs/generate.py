@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import zoo_page
 
 from secateur import data, models
 from secateur.budget.presets import PRESETS
-from secateur.methods import REGISTRY
+from secateur.methods import REGISTRY, Method
 from secateur.scores import CRITERIA
 from secateur.training import RECOVERIES
 
@@ -20,9 +21,15 @@ def rows(pairs: list[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def options(cls: type[Method]) -> str:
+    """The options of a method with their defaults."""
+    found = [f"`{f.name}={f.default}`" for f in dataclasses.fields(cls)]
+    return f"; options {', '.join(found)}" if found else ""
+
+
 def main() -> None:
     sections = {
-        "Methods": [(name, cls.summary) for name, cls in REGISTRY.items()],
+        "Methods": [(name, cls.summary + options(cls)) for name, cls in REGISTRY.items()],
         "Criteria": [(c.name, c.summary + ("; needs data" if c.needs_data else "")) for c in CRITERIA.values()],
         "Recoveries": list(RECOVERIES.items()),
         "Presets": [(name, f"for `{p.model}`") for name, p in PRESETS.items()],
