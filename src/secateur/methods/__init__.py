@@ -9,6 +9,7 @@ from secateur.methods.protocol import Method as Method
 from secateur.methods.protocol import WeightMethod as WeightMethod
 from secateur.methods.protocol import configure as configure
 from secateur.methods.protocol import find as find
+from secateur.methods.random import Random
 from secateur.methods.reconstruction import Reconstruction
 from secateur.methods.sfp import SFP
 from secateur.methods.slimming import Slimming
@@ -16,7 +17,7 @@ from secateur.methods.sss import SSS
 from secateur.methods.thinet import ThiNet
 
 REGISTRY: dict[str, type[Method]] = {
-    cls.name: cls for cls in (L1, ThiNet, Reconstruction, Slimming, SSS, SFP, Magnitude, Lottery, LotteryUnits)
+    cls.name: cls for cls in (L1, ThiNet, Reconstruction, Slimming, SSS, SFP, Magnitude, Lottery, LotteryUnits, Random)
 }
 
 
