@@ -19,7 +19,7 @@ from secateur.measure import compare as compare_latency
 from secateur.measure import hardware, model_bytes, speedup, versions
 from secateur.methods import REGISTRY, Evidence, Law, Method, WeightMethod, configure, find
 from secateur.record import Trail, check_folder, write_run
-from secateur.surgery import Hold, Masks, Plan, Verification, cut, make_plan, masks_of, verify
+from secateur.surgery import Hold, Masks, Plan, Verification, cut, hold, make_plan, masks_of, verify
 from secateur.training import RECOVERIES, RecoveryPlan, TrainConfig, fit, recalibrate, recovery, reinitialise
 
 
@@ -202,16 +202,10 @@ def prune(
     )
     graph = rehearse(model, example_inputs, asked, train_data is not None, out)
     trail = Trail(None if out is None else Path(out), eval_data, progress)
-    result = _cut(graph, example_inputs, asked, train_data, trail, names or {})
+    result = cut_down(graph, example_inputs, asked, train_data, trail, names or {})
     reproduce = reproduce or _call(method, budget, preset, recover, epochs, seed)
     result = replace(result, card=replace(result.card, reproduce=reproduce))
-    after_cut, start = copy.deepcopy(result.model) if compare else None, result.card
-    small, card = bring_back(result.model, start, recover, asked, train_data, trail)
-    for name in asked.compare:
-        assert after_cut is not None
-        _, other = bring_back(copy.deepcopy(after_cut), start, name, asked, train_data, trail)
-        card = replace(card, comparisons=(*card.comparisons, _as_comparison(other)), history=other.history)
-    card = replace(card, notes=tuple(dict.fromkeys(trail.notes)))
+    small, card = bring_back(result.model, result.card, asked, train_data, trail)
     result = replace(result, model=small, card=card)
     if trail.out is not None:
         recipe = {"model": card.model, "data": card.data, **asked.recipe()}
@@ -247,10 +241,19 @@ def rehearse(
     return graph
 
 
-def _cut(
+def cut_down(
     graph: PruningGraph, example_inputs: Any, asked: Job, train_data: Any, trail: Trail, names: Mapping[str, str]
 ) -> Result:
-    """From the dense network to the smaller one as it is right after the cut."""
+    """From the dense network to the smaller one as it is right after the cut.
+
+    Args:
+        graph: from :func:`rehearse`.
+        trail: is written to, and says what to evaluate on.
+        names: ``{"model": ..., "data": ...}`` for the card.
+
+    Raises:
+        SecateurError: as :func:`prune`.
+    """
     model, method, goal = graph.model, asked.method, asked.goal
     trail.notes += graph.warnings
     torch.manual_seed(asked.seed)
@@ -272,8 +275,7 @@ def _cut(
             "its size, and MACs and parameters are counted without the zeros"
         )
     small = cut(dense, plan)
-    if masks is not None:
-        small.secateur_masks = masks  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    hold(small, masks)
     check = verify(dense, plan, example_inputs).require()
     trail.notes += [f"{name} stays whole: {reason}" for name, reason in plan.why.get("held", {}).items()]
     trail.log("cut", macs=plan.why["macs"], params=plan.why["params"], max_error=check.max_error)
@@ -357,15 +359,12 @@ def _trained(graph: PruningGraph, asked: Job, train_data: Any, trail: Trail) -> 
     return judged, law
 
 
-def bring_back(
-    small: nn.Module, card: Card, name: str, asked: Job, train_data: Any, trail: Trail
-) -> tuple[nn.Module, Card]:
-    """Train a network that was cut, in place, as a recovery says.
+def bring_back(small: nn.Module, card: Card, asked: Job, train_data: Any, trail: Trail) -> tuple[nn.Module, Card]:
+    """Recover a network that was cut, in place, and copies of it in the other ways that are to be compared.
 
     Args:
         small: as it is right after the cut.
         card: its evidence so far.
-        name: of the recovery; ``asked.epochs`` and ``asked.recover_lr`` count where it is ``asked.recover``.
 
     Returns:
         The network and its card.
@@ -373,6 +372,15 @@ def bring_back(
     Raises:
         SecateurError: as :func:`secateur.training.fit`.
     """
+    after_cut, start = copy.deepcopy(small) if asked.compare else None, card
+    card = _recovered(small, start, asked.recover, asked, train_data, trail)
+    for name in asked.compare:
+        other = _recovered(copy.deepcopy(after_cut), start, name, asked, train_data, trail)
+        card = replace(card, comparisons=(*card.comparisons, _as_comparison(other)), history=other.history)
+    return small, replace(card, notes=tuple(dict.fromkeys(trail.notes)))
+
+
+def _recovered(small: Any, card: Card, name: str, asked: Job, train_data: Any, trail: Trail) -> Card:
     main = name == asked.recover
     todo = recovery(name, asked.config, card.dense.macs, card.pruned.macs, asked.epochs if main else None)
     if main and name == "finetune" and asked.recover_lr is not None:
@@ -380,7 +388,7 @@ def bring_back(
     record = _recover(small, name, todo, train_data, trail, asked.seed)
     quality = card.pruned.quality if name == "none" else trail.quality(small)
     pruned = replace(card.pruned, quality=quality, bytes=model_bytes(small))
-    return small, replace(card, pruned=pruned, recovery=record, history=tuple(trail.history))
+    return replace(card, pruned=pruned, recovery=record, history=tuple(trail.history))
 
 
 def _recover(small: nn.Module, name: str, todo: RecoveryPlan, train_data: Any, trail: Trail, seed: int) -> Recovery:

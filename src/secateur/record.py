@@ -17,7 +17,7 @@ from secateur._atomic import write_atomic
 from secateur._errors import FileError
 from secateur.card import Card, HistoryPoint, write_card
 from secateur.measure import evaluate
-from secateur.surgery import masks_of, save, save_masks
+from secateur.surgery import save
 
 
 @dataclass
@@ -90,8 +90,6 @@ def write_run(model: nn.Module, card: Card, recipe: Mapping[str, Any], out: Path
         FileError: it cannot be written.
     """
     save(model, out, source=source)
-    if (masks := masks_of(model)) is not None:
-        save_masks(masks, out)
     # Scalars and lists of them are written the same in JSON and TOML, but for the escapes of rare letters.
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in recipe.items()]
     try:

@@ -313,6 +313,7 @@ def test_masked_weights_stay_zero_through_training(recover: str, tmp_path: Any):
     stored = load_masks(tmp_path / "run")
     assert stored is not None
     assert stored.kept == round(0.2 * total)
+    assert masks_of(sc.load(tmp_path / "run", model=built())) is not None
     assert any("none is gone" in note for note in result.card.notes)
     assert result.card.pruned.params == result.card.dense.params - none
 

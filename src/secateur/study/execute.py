@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,9 +16,7 @@ from secateur._atomic import write_atomic
 from secateur.budget import Budget
 from secateur.card import Card, read_card, write_card
 from secateur.pipeline import Job as Asked
-from secateur.pipeline import _as_comparison as as_comparison
-from secateur.pipeline import _cut as cut_down
-from secateur.pipeline import bring_back, rehearse
+from secateur.pipeline import bring_back, cut_down, rehearse
 from secateur.pipeline import job as asked_for
 from secateur.record import Trail, write_run
 from secateur.study.job import Job, Progress
@@ -111,19 +108,14 @@ def _recover(job: Job, progress: Progress) -> None:
     small = load(before, model=bench.model)
     trail = _trail(job, bench, progress, max(1, asked.config.epochs))
     trail.history, trail.notes = list(card.history), list(card.notes)
-    after_cut = copy.deepcopy(small) if asked.compare else None
-    small, final = bring_back(small, card, asked.recover, asked, bench.train, trail)
-    for name in asked.compare:
-        assert after_cut is not None
-        _, other = bring_back(copy.deepcopy(after_cut), card, name, asked, bench.train, trail)
-        final = replace(final, comparisons=(*final.comparisons, as_comparison(other)), history=other.history)
-    final = _addressed(final, job, tuple(dict.fromkeys(trail.notes)))
+    small, final = bring_back(small, card, asked, bench.train, trail)
+    final = _addressed(final, job)
     write_run(small, final, words, out, bench.source)
 
 
-def _addressed(card: Card, job: Job, notes: tuple[str, ...]) -> Card:
+def _addressed(card: Card, job: Job) -> Card:
     data = {k: job.where["base"][k] for k in ("data_files", "limit", "limit_test")}
-    return replace(card, notes=notes, extra={**card.extra, "study": {"run": job.label, **data}})
+    return replace(card, extra={**card.extra, "study": {"run": job.label, **data}})
 
 
 def _start(job: Job, dense: str | None) -> Bench:

@@ -20,11 +20,11 @@ from secateur.surgery.refit import refit_in_order as refit_in_order
 from secateur.surgery.skip import silenced as silenced
 from secateur.surgery.sparse import Hold as Hold
 from secateur.surgery.sparse import Masks as Masks
+from secateur.surgery.sparse import hold as hold
 from secateur.surgery.sparse import largest as largest
 from secateur.surgery.sparse import layers_of as layers_of
 from secateur.surgery.sparse import load_masks as load_masks
 from secateur.surgery.sparse import masks_of as masks_of
 from secateur.surgery.sparse import n_of_m as n_of_m
-from secateur.surgery.sparse import save_masks as save_masks
 from secateur.surgery.verify import Verification as Verification
 from secateur.surgery.verify import verify as verify

@@ -24,6 +24,7 @@ from secateur._atomic import write_atomic
 from secateur._errors import FileError, UsageError, WeightsError
 from secateur.surgery.cut import cut
 from secateur.surgery.plan import Plan
+from secateur.surgery.sparse import hold, load_masks, masks_of, save_masks
 
 WEIGHTS, PLAN = "model.safetensors", "plan.json"
 
@@ -72,6 +73,7 @@ def save(model: nn.Module, folder: str | Path, *, source: Mapping[str, Any] | No
         raise FileError(
             f"cannot write to {folder}: {error.strerror or error}\nwhat was there before is unchanged"
         ) from error
+    save_masks(masks_of(model), folder)
     return folder
 
 
@@ -137,6 +139,7 @@ def load(folder: str | Path, *, model: nn.Module | None = None) -> nn.Module:
     missing = [name for name in missing if name not in tied]
     if missing or unexpected:
         raise WeightsError(f"{folder}: missing {missing[:5]}, unexpected {unexpected[:5]}")
+    hold(small, load_masks(folder))
     return small.eval()
 
 

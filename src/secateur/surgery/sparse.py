@@ -123,16 +123,19 @@ def n_of_m(scores: Mapping[str, Tensor], n: int, m: int) -> Masks:
     return Masks(keep)
 
 
-def save_masks(masks: Masks, folder: str | Path) -> Path:
-    """Write ``masks.safetensors``.
+def save_masks(masks: Masks | None, folder: str | Path) -> None:
+    """Write ``masks.safetensors``; without masks none is left there from before.
 
     Raises:
         FileError: it cannot be written.
     """
     path = Path(folder, FILE_NAME)
-    tensors = {name: keep.to("cpu", torch.uint8).contiguous() for name, keep in masks.keep.items()}
     try:
-        return write_atomic(path, save(tensors))
+        if masks is None:
+            path.unlink(missing_ok=True)
+            return
+        tensors = {name: keep.to("cpu", torch.uint8).contiguous() for name, keep in masks.keep.items()}
+        write_atomic(path, save(tensors))
     except OSError as error:
         raise FileError(f"cannot write to {path}: {error.strerror or error}") from error
 
@@ -156,3 +159,14 @@ def masks_of(model: Any) -> Masks | None:
     """The masks under which a model's weights are held, if it has any."""
     found = getattr(model, "secateur_masks", None)
     return found if isinstance(found, Masks) else None
+
+
+def hold(model: nn.Module, masks: Masks | None) -> None:
+    """Let a model remember the masks under which its weights are held.
+
+    Raises:
+        PlanError: the masks are of another model.
+    """
+    if masks is not None:
+        masks.apply(model)
+        model.secateur_masks = masks  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
