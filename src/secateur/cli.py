@@ -98,9 +98,10 @@ def prune(
     from dataclasses import replace
 
     from secateur.budget import Budget
+    from secateur.job import job
     from secateur.models import carries_weights, default_input_shape
-    from secateur.pipeline import job, rehearse
     from secateur.pipeline import prune as run
+    from secateur.pipeline import rehearse
     from secateur.training import TrainConfig
     from secateur.workbench import parse_shape, set_up, train_dense
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from secateur._errors import UnknownName, UsageError
+from secateur._errors import UsageError
 from secateur.budget import Budget, Goal
 from secateur.card import Card, Comparison, Exactness, GroupWidth, Latency, Measurement, Recovery
 from secateur.graph import PruningGraph, trace
+from secateur.job import Job, job, settings
 from secateur.measure import compare as compare_latency
 from secateur.measure import hardware, model_bytes, speedup, versions
-from secateur.methods import REGISTRY, Evidence, Law, Method, WeightMethod, configure, find
+from secateur.methods import Evidence, Law, Method, WeightMethod
 from secateur.record import Trail, check_folder, write_run
 from secateur.surgery import Hold, Masks, Plan, Verification, cut, hold, make_plan, masks_of, verify
-from secateur.training import RECOVERIES, RecoveryPlan, TrainConfig, fit, recalibrate, recovery, reinitialise
+from secateur.training import RecoveryPlan, TrainConfig, fit, recalibrate, recovery, reinitialise
 
 
 @dataclass(frozen=True)
@@ -40,85 +41,6 @@ class Result:
     card: Card
     check: Verification
     graph: PruningGraph
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is asked of the network, all of it sound in itself.
-
-    Attributes:
-        method: with its options set.
-        goal: what may remain.
-        recover, epochs, recover_lr, compare, config, recalibrate_batches, latency_runs, seed: see :func:`prune`.
-
-    Raises:
-        SecateurError: names that do not exist, numbers out of range.
-    """
-
-    method: Method
-    goal: Goal
-    recover: str = "none"
-    epochs: int | None = None
-    recover_lr: float | None = None
-    compare: tuple[str, ...] = ()
-    config: TrainConfig = field(default_factory=TrainConfig)
-    recalibrate_batches: int = 0
-    latency_runs: int = 50
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in (self.recover, *self.compare):
-            if name not in RECOVERIES:
-                raise UnknownName("recovery", name, RECOVERIES)
-            recovery(name, self.config, 1, 1, self.epochs if name == self.recover else None)
-
-    @property
-    def trains(self) -> bool:
-        """Whether anything of it needs training data."""
-        return self.method.needs_data or self.method.trains or any(r != "none" for r in (self.recover, *self.compare))
-
-    def recipe(self) -> dict[str, Any]:
-        """The job as a recipe says it, with dots for tables."""
-        return {
-            "method": self.method.name,
-            **{f"options.{k}": v for k, v in asdict(self.method).items() if v is not None},
-            **_target(self.goal),
-            "recover": self.recover,
-            **{k: v for k, v in (("epochs", self.epochs), ("recover_lr", self.recover_lr)) if v is not None},
-            "compare": list(self.compare),
-            "seed": self.seed,
-            "round_to": self.goal.round_to,
-            "ranking": self.goal.ranking or self.method.ranking,
-            "protect": list(self.goal.protect),
-            "floor": self.goal.floor,
-            **({"uniform": True} if self.goal.uniform else {}),
-            **{f"training.{k}": v for k, v in settings(self.config).items() if v is not None},
-        }
-
-
-def _target(goal: Goal) -> dict[str, Any]:
-    return {"preset": goal.preset} if goal.budget is None else {f"budget.{k}": v for k, v in goal.as_dict().items()}
-
-
-def job(
-    method: str = "l1",
-    options: Mapping[str, Any] | None = None,
-    budget: Budget | None = None,
-    preset: str | None = None,
-    compare: Sequence[str] = (),
-    round_to: int = 8,
-    ranking: str | None = None,
-    protect: Sequence[str] = (),
-    floor: float = 0.1,
-    uniform: bool = False,
-    config: TrainConfig | None = None,
-    seed: int = 0,
-    **more: Any,
-) -> Job:
-    """A :class:`Job` from the arguments of :func:`prune`."""
-    chosen = configure(find(method, REGISTRY), options)
-    goal = Goal(budget, preset, round_to, ranking, tuple(protect), floor, uniform)
-    return Job(chosen, goal, compare=tuple(compare), config=config or TrainConfig(seed=seed), seed=seed, **more)
 
 
 def prune(
@@ -421,11 +343,6 @@ def _as_comparison(card: Card) -> Comparison:
     return Comparison(
         card.recovery.name, card.recovery.epochs, part.macs, part.params, part.bytes, part.latency_ms, part.quality
     )
-
-
-def settings(config: TrainConfig) -> dict[str, Any]:
-    """A training configuration in JSON's kinds."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
 
 
 def _shape(example_inputs: Any) -> tuple[int, ...] | None:

@@ -15,9 +15,9 @@ from torch import nn
 from secateur._atomic import write_atomic
 from secateur.budget import Budget
 from secateur.card import Card, read_card, write_card
-from secateur.pipeline import Job as Asked
+from secateur.job import Job as Asked
+from secateur.job import job as asked_for
 from secateur.pipeline import bring_back, cut_down, rehearse
-from secateur.pipeline import job as asked_for
 from secateur.record import Trail, write_run
 from secateur.study.job import Job, Progress
 from secateur.surgery import load, save

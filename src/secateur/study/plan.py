@@ -11,8 +11,8 @@ from typing import Any
 from secateur._errors import DataError, SecateurError, UsageError
 from secateur._user_code import is_user_code
 from secateur.data import load
+from secateur.job import settings
 from secateur.models import carries_weights
-from secateur.pipeline import settings
 from secateur.study.recipe import RunRecipe, Study
 from secateur.study.stages import Stage, StudyPlan
 from secateur.training import TrainConfig

@@ -33,9 +33,9 @@ from secateur._errors import FileError, SecateurError, UnknownName, UsageError
 from secateur._user_code import is_user_code
 from secateur.budget import PRESETS, RANKINGS, Budget
 from secateur.data import names as data_names
+from secateur.job import Job, job
 from secateur.methods import REGISTRY, find
 from secateur.models import carries_weights, default_input_shape
-from secateur.pipeline import Job, job
 from secateur.training import RECOVERIES, TrainConfig
 from secateur.workbench import parse_shape
 
