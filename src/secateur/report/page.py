@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -10,11 +11,15 @@ from typing import Any
 
 from secateur._atomic import write_atomic
 from secateur._errors import FileError, UsageError
-from secateur.card import Card, parse_card, read_card
+from secateur.card import Card, parse_card
 from secateur.report import summary, table, units
+from secateur.report.comparison import Overview, beside_sheet, overview, verdict_sheet
+from secateur.report.drops import drop_cells, drop_sheet
 from secateur.report.figure import Figure
 from secateur.report.palette import colours
+from secateur.report.reading import read_runs
 from secateur.report.recovery import recovery_figure
+from secateur.report.statistics import Paired
 from secateur.report.widths import width_figure
 
 
@@ -44,6 +49,7 @@ def render(cards: Sequence[Card | Mapping[str, Any]], *, title: str | None = Non
     template = environment.from_string(_text("page.html.j2"))
     return template.render(
         title=title or _title(parsed),
+        overview=_overview(overview(parsed, chosen)),
         runs=[_run(f"run{n}", card, chosen) for n, card in enumerate(parsed, 1)],
         colours=chosen,
         style=Markup(_text("page.css")),
@@ -66,29 +72,14 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
         UsageError: no directory was given.
         FileError: cards are missing or broken (all of them are listed), or the page cannot be written.
     """
-    folders = [Path(folder) for folder in run_dirs]
-    cards, problems = [], []
-    for folder in (run for given in folders for run in _runs(given)):
-        try:
-            cards.append(read_card(folder / "card.json"))
-        except FileError as error:
-            problems.append(str(error))
-    if problems:
-        raise FileError("\n".join(problems))
-    page = render(cards)
-    target = Path(out) if out is not None else folders[0] / "report.html"
+    page = render(read_runs(run_dirs))
+    target = Path(out) if out is not None else Path(run_dirs[0]) / "report.html"
     try:
         return write_atomic(target, page)
     except OSError as error:
         raise FileError(
             f"{target} cannot be written: {error.strerror or error}\nname another file with --out"
         ) from None
-
-
-def _runs(folder: Path) -> list[Path]:
-    """A study's directory stands for its runs, by name; any other for itself."""
-    found = sorted(card.parent for card in folder.glob("runs/*/card.json"))
-    return found if found and not (folder / "card.json").exists() else [folder]
 
 
 def _text(name: str) -> str:
@@ -121,6 +112,32 @@ def _run(key: str, card: Card, chosen: Mapping[str, str]) -> dict[str, Any]:
         "hardware": units.listed(card.hardware),
         "versions": ", ".join(f"{name} {version}" for name, version in card.versions.items()),
     }
+
+
+def _overview(found: Overview | None) -> dict[str, Any] | None:
+    """Everything that the template shows of all runs together."""
+    if found is None:
+        return None
+    return {
+        "key": "comparison",
+        "seeds": _seeds(found),
+        "found": found,
+        "questions": [(what, list(pairs)) for what, pairs in itertools.groupby(found.pairs, key=_setting)],
+        "table": drop_cells(found.rows),
+        "sheet": drop_sheet(found.rows),
+        "verdicts": verdict_sheet(found.pairs),
+        "published": beside_sheet(found.beside),
+        "sets": [(title, [(figure, _script_safe(figure)) for figure in figures]) for title, figures in found.figures],
+    }
+
+
+def _setting(pair: Paired) -> str:
+    return f"{pair.first.model} on {pair.first.data}, {pair.first.what}"
+
+
+def _seeds(found: Overview) -> str:
+    seeds = sorted({seed for cell in found.cells for seed in cell.seeds})
+    return ", ".join(map(str, seeds[:12])) + (f" and {len(seeds) - 12} more" if len(seeds) > 12 else "")
 
 
 def _script_safe(figure: Figure) -> Any:

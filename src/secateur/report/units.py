@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from secateur.card import Card, is_fraction
@@ -88,3 +89,14 @@ def listed(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{spoken(str(k))} {v}" for k, v in value.items() if v not in (None, "", []))
     return str(value)
+
+
+def remaining(budget: Mapping[str, Any]) -> str:
+    """What a budget lets remain, as words: ``macs 50 %``, ``params 2.25 M``, ``preset vgg16-A``."""
+    return listed({name: _amount(value) for name, value in budget.items()})
+
+
+def _amount(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    return share(value, 1) if 0 < value <= 1 else si(value)

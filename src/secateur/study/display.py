@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from secateur._errors import FileError
+from secateur.card import Card, is_fraction
+from secateur.report.cells import cells
+from secateur.report.reading import read_runs
+from secateur.report.statistics import comparisons, plus_minus, spread
 from secateur.study.runner import Status
 from secateur.study.stages import Stage
 
@@ -140,6 +147,7 @@ def summary(console: Console, done: Finished) -> None:
         else:
             table.add_row(name, record["state"])
     console.print(table)
+    _together(console, status, folder)
     roots = {a: r for a, r in status.rows.items() if r.state == "failed" and r.blocked_by is None}
     for address, row in roots.items():
         console.print(f"\nfailed: {_name(status.plan.stages[address])}", style="red", highlight=False, markup=False)
@@ -151,6 +159,44 @@ def summary(console: Console, done: Finished) -> None:
         markup=False,
         highlight=False,
     )
+
+
+def _together(console: Console, status: Status, folder: Path) -> None:
+    """Mean and spread over the seeds, and what they allow to be said, where there is more than one run to compare."""
+    cards: list[Card] = []
+    for address in status.plan.runs:
+        # A card that somebody broke is told about by the report; here it only leaves its run out.
+        with contextlib.suppress(FileError):
+            if status.rows[address].state == "done":
+                cards += read_runs([folder / status.plan.stages[address].folder])
+    joined = cells(cards)
+    pairs = comparisons(joined)
+    if not pairs and all(len(cell.outcomes) == 1 for cell in joined):
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("model and data", "method and budget", "recovery"):
+        table.add_column(name, overflow="fold")
+    for name in ("n", joined[0].quality.replace("_", " "), "difference to dense"):
+        table.add_column(name, justify="right")
+    for cell in joined:
+        table.add_row(
+            Text(f"{cell.model} on {cell.data}"),
+            Text(cell.what),
+            Text(cell.how),
+            str(len(cell.outcomes)),
+            plus_minus(spread(cell.values)),
+            plus_minus(spread(cell.drops), sign=True),
+        )
+    said = "in per cent and points" if is_fraction(joined[0].quality) else "as it stands"
+    console.print(f"\nmean ± sample standard deviation over n seeds, {said}", style="italic", highlight=False)
+    console.print(table)
+    for what, questions in itertools.groupby(pairs, key=lambda p: f"{p.first.model} on {p.first.data}, {p.first.what}"):
+        console.print(f"\n{what}", style="bold", markup=False, highlight=False)
+        for pair in questions:
+            told = f"{pair.first.how} against {pair.second.how}: {pair.verdict()}"
+            console.print(f"  {told}", markup=False, highlight=False)
+    if pairs:
+        console.print()
 
 
 def _per_cent(value: float | None) -> str:

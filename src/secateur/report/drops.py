@@ -1,0 +1,82 @@
+"""The table of what was lost: methods by recoveries, difference to the dense network, mean ± deviation with n."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secateur.report.cells import Cell, scale
+from secateur.report.figure import Sheet
+from secateur.report.statistics import Spread, plus_minus, spread
+
+
+@dataclass(frozen=True)
+class DropRow:
+    """One setting: the means of its dense network, right after the cut, and of each recovery.
+
+    Attributes:
+        cell: any of the setting.
+        dense: the quality itself, an accuracy in per cent.
+        cut: right after the cut, as a difference to dense.
+        recoveries: by recovery as words, as a difference to dense.
+    """
+
+    cell: Cell
+    dense: Spread | None
+    cut: Spread | None
+    recoveries: dict[str, Spread | None]
+
+
+def drop_rows(cells: Sequence[Cell]) -> tuple[DropRow, ...]:
+    """A row for every setting, in the order of the cells."""
+    rows = []
+    for setting in dict.fromkeys(cell.setting for cell in cells):
+        own = [cell for cell in cells if cell.setting == setting]
+        outcomes = {o.seed: o for cell in own for o in cell.outcomes}
+        name, factor = own[0].quality, scale(own[0].quality)
+        dense = [factor * o.dense for o in outcomes.values() if o.dense is not None]
+        cut = []
+        for outcome in outcomes.values():
+            after = [p.value(name) for p in outcome.card.history if p.event == "cut"]
+            if after and after[-1] is not None and outcome.dense is not None:
+                cut.append(factor * (after[-1] - outcome.dense))
+        rows.append(DropRow(own[0], spread(dense), spread(cut), {cell.how: spread(cell.drops) for cell in own}))
+    return tuple(rows)
+
+
+def ways(rows: Sequence[DropRow]) -> tuple[str, ...]:
+    """The columns: every recovery, in the order of appearance."""
+    return tuple(dict.fromkeys(way for row in rows for way in row.recoveries))
+
+
+def drop_cells(rows: Sequence[DropRow]) -> dict:
+    """The table as texts: ``columns`` as (name, unit), ``rows`` as (row, cells), a cell as (figure, small print)."""
+    per_cent = bool(rows) and scale(rows[0].cell.quality) == 100
+    unit = "points to dense" if per_cent else "difference to dense"
+    columns = [("dense", "%" if per_cent else ""), ("right after the cut", unit), *((way, unit) for way in ways(rows))]
+    told = []
+    for row in rows:
+        found = [row.cut, *(row.recoveries.get(way) for way in ways(rows))]
+        told.append(
+            (row, [(plus_minus(row.dense), _n(row.dense)), *((plus_minus(s, sign=True), _n(s)) for s in found)])
+        )
+    return {"columns": columns, "rows": told}
+
+
+def drop_sheet(rows: Sequence[DropRow]) -> Sheet:
+    """One line for every setting and recovery."""
+    columns = ("model", "data", "method", "budget", "detail", "recovery", "difference to dense, mean",
+               "sample standard deviation", "n", "dense, mean")  # fmt: skip
+    lines = []
+    for row in rows:
+        cell = row.cell
+        for way, found in (("right after the cut", row.cut), *row.recoveries.items()):
+            if found is not None:
+                std = None if found.std is None else round(found.std, 6)
+                lines.append((cell.model, cell.data, cell.method, cell.budget, cell.detail, way, round(found.mean, 6),
+                              std, found.n, None if row.dense is None else round(row.dense.mean, 6)))  # fmt: skip
+    return Sheet(columns, tuple(lines))
+
+
+def _n(found: Spread | None) -> str:
+    return "" if found is None else f"n = {found.n}"

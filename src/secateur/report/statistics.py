@@ -1,0 +1,172 @@
+"""Mean, spread and paired differences over seeds, and what they allow to be said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from secateur.card import is_fraction
+from secateur.report import units
+from secateur.report.cells import Cell, higher_is_better, scale
+
+LEVEL = 0.95
+FEWEST = 3
+"""Seeds below which there is no verdict."""
+
+_INHERIT = ("inheriting the weights helps", "training from scratch is better")
+PAIRS = {
+    ("finetune", "scratch-e"): _INHERIT,
+    ("finetune", "scratch-b"): _INHERIT,
+    ("retrain", "scratch-e"): ("keeping the initial weights helps", "fresh random weights are better"),
+    ("scratch-b", "scratch-e"): (
+        "training from scratch for longer helps",
+        "training from scratch for fewer epochs is better",
+    ),
+}
+"""The questions: which recovery minus which, what it means when that is above zero, and what when below."""
+
+# Differences of accuracies carry the rounding of the subtraction.
+_ZERO = 1e-9
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (n - 1) of ``n`` values; ``std`` is None for a single one."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean of paired differences with its two-sided t confidence interval; None below two pairs."""
+
+    mean: float
+    low: float
+    high: float
+    std: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One recovery minus another, over the seeds that both have, with all else equal.
+
+    Attributes:
+        first, second: the cells.
+        seeds: that both have.
+        differences: first minus second, one a seed, in points for an accuracy.
+    """
+
+    first: Cell
+    second: Cell
+    seeds: tuple[int, ...]
+    differences: tuple[float, ...]
+
+    @property
+    def interval(self) -> Interval | None:
+        return interval(self.differences)
+
+    @property
+    def finding(self) -> str:
+        """``first``, ``second`` (which is better), ``none`` (no evidence), ``constant`` (no spread) or ``few``."""
+        found = self.interval
+        if found is None or found.n < FEWEST:
+            return "few"
+        if found.std == 0:
+            return "constant" if found.mean else "none"
+        if found.low <= 0 <= found.high:
+            return "none"
+        return "first" if (found.mean > 0) == higher_is_better(self.first.quality) else "second"
+
+    def verdict(self) -> str:
+        """The finding in plain words with the numbers it rests on."""
+        n, names = len(self.differences), f"{self.first.how} minus {self.second.how}"
+        found, unit = self.interval, " points" if is_fraction(self.first.quality) else ""
+        if found is None or found.n < FEWEST:
+            told = "" if not n else f" ({names}: {', '.join(_number(d) for d in self.differences)}{unit})"
+            return f"n = {n}: too few seeds for a verdict ({FEWEST} or more){told}"
+        digits = _digits(found)
+        mean, low, high = (units.signed(v, digits) for v in (found.mean, found.low, found.high))
+        helps, harms = PAIRS[self.first.recovery, self.second.recovery]
+        if found.std == 0:
+            same = f"{names}: {mean}{unit} with every seed, so there is no interval"
+            if not found.mean:
+                return f"no evidence that {helps}, n = {n} ({same})"
+            better = helps if (found.mean > 0) == higher_is_better(self.first.quality) else harms
+            return f"with every seed alike {better}, n = {n} ({same})"
+        why = f"n = {n} ({names}: {mean}{unit}, {100 * LEVEL:g} % CI {low} to {high})"
+        if self.finding == "none":
+            return f"no evidence that {helps}, {why}"
+        by = f"{abs(found.mean):.{digits}f}{unit}"
+        return f"{helps if self.finding == 'first' else harms} by {by}, {why}"
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Mean and *sample* standard deviation; None for no values."""
+    n = len(values)
+    if not n:
+        return None
+    mean = math.fsum(values) / n
+    return Spread(mean, None if n < 2 else math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)), n)
+
+
+def interval(differences: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """Mean of paired differences with the t interval of n - 1 degrees of freedom (that of a paired t-test).
+
+    Returns:
+        None for fewer than two. Equal differences give an interval without width.
+    """
+    found = spread(differences)
+    if found is None or found.std is None:
+        return None
+    if max(differences) - min(differences) < _ZERO:
+        mean = 0.0 if abs(found.mean) < _ZERO else found.mean
+        return Interval(mean, mean, mean, 0.0, found.n)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(found.n - 1, 0.5 + level / 2)) * found.std / math.sqrt(found.n)
+    return Interval(found.mean, found.mean - half, found.mean + half, found.std, found.n)
+
+
+def paired(first: Cell, second: Cell) -> Paired:
+    """The differences between two cells over their common seeds."""
+    ours = {o.seed: o.value for o in first.outcomes}
+    theirs = {o.seed: o.value for o in second.outcomes}
+    seeds = tuple(seed for seed in ours if seed in theirs)
+    factor = scale(first.quality)
+    return Paired(first, second, seeds, tuple(factor * (ours[s] - theirs[s]) for s in seeds))
+
+
+def comparisons(cells: Sequence[Cell]) -> tuple[Paired, ...]:
+    """Every pair of cells that differ in the recovery only and that :data:`PAIRS` asks about."""
+    return tuple(
+        paired(first, second)
+        for first in cells
+        for one, other in PAIRS
+        if first.recovery == one
+        for second in cells
+        if second.recovery == other and second.setting == first.setting
+    )
+
+
+def plus_minus(found: Spread | None, digits: int = 2, sign: bool = False) -> str:
+    """``93.41 ± 0.12``; a single value alone."""
+    if found is None:
+        return units.ABSENT
+    mean = units.signed(found.mean, digits) if sign else f"{found.mean:.{digits}f}"
+    return mean if found.std is None else f"{mean} ± {found.std:.{digits}f}"
+
+
+def _number(value: float) -> str:
+    return units.signed(value, 2)
+
+
+def _digits(found: Interval) -> int:
+    """Two, or as many as it takes that a bound which is not zero does not look like it."""
+    for digits in (2, 3, 4):
+        if all(not bound or float(f"{bound:.{digits}f}") for bound in (found.low, found.high)):
+            return digits
+    return 4
