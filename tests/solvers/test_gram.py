@@ -156,3 +156,13 @@ def test_values_that_are_not_finite_are_refused(layer, value, where):
     (x if where == "x" else y)[17] = value
     with pytest.raises(UsageError, match="not finite"):
         gather(x, y)
+
+
+def test_there_is_no_way_on_after_values_that_are_not_finite(layer):
+    x, _, y = layer(3000, 10, 1, 2)
+    sums = GramAccumulator(10, 1, 2)
+    sums.add(x[:1000], y[:1000])
+    with pytest.raises(UsageError, match="not finite"):
+        sums.add(x[1000:] * float("nan"), y[1000:])
+    with pytest.raises(UsageError, match="not finite"):
+        sums.grams()

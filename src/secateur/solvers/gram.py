@@ -15,17 +15,16 @@ import torch
 from torch import Tensor
 
 from secateur._errors import UsageError
-from secateur.solvers.threads import map_rows
+from secateur.solvers.threads import SMALL, map_rows, threads_for
 
 #: Rows of one product. Few enough that float32 loses little in it, and never so few that adding the product to the
 #: float64 sums takes longer than the product itself.
 _LEAST_ROWS, _MOST_ROWS = 2048, 4096
 #: Columns of one panel: only the panels on and above the diagonal are computed.
 _PANEL, _MOST_PANELS = 128, 8
-#: Up to so many columns each thread has sums of its own; wider products are shared out by PyTorch.
-_WIDE = 1024
-#: Threads with sums of their own, and parts of the rows per thread (more than one, so that a slow thread gets fewer).
-_MOST_WORKERS, _PARTS = 8, 4
+#: Threads with sums of their own, for small products only (PyTorch shares out the others); parts of the rows per thread,
+#: more than one so that a slow thread gets fewer; and the least rows of a part.
+_MOST_WORKERS, _PARTS, _LEAST_PART = 8, 4, 512
 #: Up to so many columns float64 costs next to nothing (and float32 loses most: sums of few columns are made in order).
 _NARROW = 128
 #: By how much an entry of the products is off, relative to the root of the product of its two diagonal entries: for
@@ -133,10 +132,10 @@ class GramAccumulator:
             UsageError: shapes that do not fit, or values that are not finite.
         """
         x, y = self._checked(x, y)
-        with torch.inference_mode(False), torch.no_grad(), _full_precision(x.device):
+        with self._quietly(x.device) as threads:
             if self._sums is None:
                 self._sums = _Sums(x, y, self._rows)
-            self._sums.add(x, y)
+            self._sums.add(x, y, threads)
         self.count += len(x)
         if (x.dtype, y.dtype) != (torch.float64, torch.float64):
             self._rounding = _ROUNDING_SINGLE
@@ -153,10 +152,16 @@ class GramAccumulator:
                 "give more calibration data or ask for fewer samples"
             )
         sums = self._sums
-        with torch.inference_mode(False), torch.no_grad(), _full_precision(sums.device):
-            sums.flush()
+        with self._quietly(sums.device) as threads:
+            sums.flush(threads)
             xtx, xty, yty, x_sum, y_sum = (t.cpu() for t in sums.totals())
         return Grams(xtx, xty, yty, x_sum, y_sum, self.count, self.taps, self._rounding)
+
+    @contextmanager
+    def _quietly(self, device: torch.device) -> Iterator[int]:
+        columns = self.channels * self.taps
+        with torch.inference_mode(False), torch.no_grad(), _full_precision(device), threads_for(columns) as threads:
+            yield threads
 
     def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         wide, deep = (self.channels, self.taps), (self.outputs,)
@@ -197,14 +202,14 @@ class _Sums:
     def device(self) -> torch.device:
         return self.waiting_x.device
 
-    def add(self, x: Tensor, y: Tensor) -> None:
+    def add(self, x: Tensor, y: Tensor, threads: int) -> None:
         x, y = x.to(self.device), y.to(self.device)
         done = 0
         while done < len(x):
             left = len(x) - done
             if self.filled == 0 and left >= self.rows:
                 whole = left - left % self.rows
-                self._take(x[done : done + whole], y[done : done + whole])
+                self._take(x[done : done + whole], y[done : done + whole], threads)
                 done += whole
                 continue
             now = min(left, self.rows - self.filled)
@@ -212,29 +217,33 @@ class _Sums:
             self.waiting_y[self.filled : self.filled + now] = y[done : done + now]
             self.filled, done = self.filled + now, done + now
             if self.filled == self.rows:
-                self.flush()
+                self.flush(threads)
 
-    def flush(self) -> None:
+    def flush(self, threads: int) -> None:
         if self.filled:
             filled, self.filled = self.filled, 0
-            self._take(self.waiting_x[:filled], self.waiting_y[:filled])
+            self._take(self.waiting_x[:filled], self.waiting_y[:filled], threads)
 
-    def _take(self, x: Tensor, y: Tensor) -> None:
+    def _take(self, x: Tensor, y: Tensor, threads: int) -> None:
         """Adds the products of any number of rows."""
         columns = x.shape[1]
-        workers = min(torch.get_num_threads(), _MOST_WORKERS) if columns <= _WIDE and self.device.type == "cpu" else 1
-        parts = min(workers * _PARTS, -(-len(x) // self.rows)) if workers > 1 else 1
+        workers = min(threads, _MOST_WORKERS) if columns <= SMALL and self.device.type == "cpu" else 1
+        parts = min(workers * _PARTS, -(-len(x) // _LEAST_PART)) if workers > 1 else 1
         size = -(-len(x) // parts)
         pieces = list(zip(x.split(size), y.split(size), strict=True))
         for found in map_rows(self._products, pieces, workers):
-            # One value that is not finite makes its whole column so: no pass of its own over the samples.
-            if not all(bool(torch.isfinite(t).all()) for t in (found[0].diagonal(), found[2], found[3], found[4])):
-                raise UsageError(
-                    "the samples hold values that are not finite, or too large to square\n"
-                    "look for NaN or infinity in the calibration data and in the network that gives the features"
-                )
             for total, part in zip(self.sums, found, strict=True):
                 total += part
+        self._check()
+
+    def _check(self) -> None:
+        # One value that is not finite makes its sum so for good: no pass of its own over the samples, and no way on.
+        xtx, _, *others = self.sums
+        if not all(bool(torch.isfinite(t).all()) for t in (xtx.diagonal(), *others)):
+            raise UsageError(
+                "the samples hold values that are not finite, or too large to square\n"
+                "look for NaN or infinity in the calibration data and in the network that gives the features"
+            )
 
     def _products(self, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """The sums of these rows, block by block; of XᵀX the panels on and above the diagonal."""
@@ -251,6 +260,7 @@ class _Sums:
         return sums
 
     def totals(self) -> tuple[Tensor, ...]:
+        self._check()
         upper = self.sums[0].triu()
         return upper + upper.triu(1).T, *(t.clone() for t in self.sums[1:])
 

@@ -8,7 +8,6 @@ the first λ with the wanted count.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +18,10 @@ from secateur.solvers.contributions import Contributions, checked_count
 from secateur.solvers.lasso_path import LassoPath
 from secateur.solvers.least_squares import FittedScales, fit_scales
 from secateur.solvers.ridge import factor
-from secateur.solvers.threads import one_thread
+from secateur.solvers.threads import threads_for
 
 #: Events of the path per channel, after which it is given up. Paths of real layers have less than three.
 _EVENTS = 20
-#: Up to so many channels one thread is as fast as many.
-_SMALL = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +71,7 @@ def select_by_lasso(contributions: Contributions, count: int, *, unit_weights: b
         UsageError: ``count`` is less than one or more than there are channels.
     """
     count = checked_count(count, contributions.channels)
-    with one_thread() if contributions.channels <= _SMALL else nullcontext():
+    with threads_for(contributions.channels):
         return _select(contributions, count, unit_weights)
 
 

@@ -15,6 +15,7 @@ from secateur._errors import UsageError
 from secateur.solvers.contributions import Contributions, checked_kept
 from secateur.solvers.gram import Grams
 from secateur.solvers.ridge import factor
+from secateur.solvers.threads import threads_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +77,11 @@ def fit_scales(contributions: Contributions, kept: Tensor) -> FittedScales:
         UsageError: channels that do not exist, none, or one named twice.
     """
     kept = checked_kept(kept, contributions.channels)
+    with threads_for(contributions.channels):
+        return _fit_scales(contributions, kept)
+
+
+def _fit_scales(contributions: Contributions, kept: Tensor) -> FittedScales:
     ones = torch.ones(len(kept), dtype=torch.float64)
     found, ridge, notes = _corrected(
         contributions.gram[kept][:, kept],

@@ -19,13 +19,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+#: Up to so many columns matrices are small: one thread is about as fast on them as many.
+SMALL = 1024
+
+
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch's operations of this thread run on one thread inside."""
+def threads_for(columns: int) -> Iterator[int]:
+    """Runs PyTorch's operations on one thread inside, where matrices of so many columns are small.
+
+    Gives the number of threads that there are outside.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    if columns <= SMALL:
+        torch.set_num_threads(1)
     try:
-        yield
+        yield before
     finally:
         torch.set_num_threads(before)
 
