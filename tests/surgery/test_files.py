@@ -310,3 +310,34 @@ def test_overwriting_a_run(saved: Path, x: Tensor):
     sc.save(other, saved, source=SOURCE)
     assert sorted(contents(saved)) == [WEIGHTS, PLAN]
     assert torch.equal(sc.load(saved)(x), other(x))
+
+
+class Remembering(nn.Module):
+    """Fills a buffer that is not saved at its first run, and reads the version of its state."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.register_buffer("places", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.places) != x.shape[1]:
+            self.places = torch.arange(x.shape[1]).to(x)
+        return self.b(self.a(x + self.places).relu())
+
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *more: Any) -> None:
+        if metadata.get("version") != 2:
+            raise ValueError("an old state")
+        super()._load_from_state_dict(state, prefix, metadata, *more)
+
+
+def test_a_fresh_instance_may_not_have_run_yet(tmp_path: Path):
+    model, x = Remembering().eval(), torch.randn(3, 4)
+    expected = model(x)
+    graph = sc.trace(model, x)
+    small = sc.cut(model, make_plan(graph, {"a": [0, 2, 3, 5]}))
+    again = sc.load(sc.save(small, tmp_path), model=Remembering())
+    assert torch.equal(small(x), again(x))
+    assert expected.shape == again(x).shape

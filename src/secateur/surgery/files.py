@@ -13,6 +13,7 @@ import os
 import shutil
 import struct
 import uuid
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,9 @@ def load(folder: str | Path, *, model: nn.Module | None = None) -> nn.Module:
     if model is None:
         model = build_source(document.get("source"), folder)
     small = cut(model, plan)
-    tensors = safetensors.torch.load(weights)
+    tensors = OrderedDict(safetensors.torch.load(weights))
+    # Some modules read the version of their state from here, and are as old as can be without it.
+    tensors._metadata = small.state_dict()._metadata  # type: ignore[attr-defined]
     missing, unexpected = small.load_state_dict(tensors, strict=False)
     tied = set(small.state_dict()) - set(state(small))
     missing = [name for name in missing if name not in tied]

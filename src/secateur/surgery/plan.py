@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from secateur._errors import FileError, PlanError
 from secateur.graph import PruningGraph
-from secateur.graph.clone import tensors_of
+from secateur.graph.clone import modules_of, tensors_of
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Site
 from secateur.surgery.ranges import count, from_runs, to_runs
@@ -166,12 +166,20 @@ class Plan:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of the names and shapes of everything in the model, and of its class."""
+    """A hash of the names and shapes of everything in the model, and of its class.
+
+    Buffers that are not saved are left out: some models fill them at their first run.
+    """
     return _fingerprint(model, tensors_of(model))
 
 
 def _fingerprint(model: nn.Module, tensors: Iterable[Mapping[str, Tensor]]) -> str:
-    shapes = [(name, tensor.shape) for kind in tensors for name, tensor in kind.items()]
+    fleeting = {
+        f"{path}.{name}" if path else name
+        for path, module in modules_of(model)
+        for name in module._non_persistent_buffers_set
+    }
+    shapes = [(name, tensor.shape) for kind in tensors for name, tensor in kind.items() if name not in fleeting]
     # A network has few different shapes, and writing one takes longer than looking it up.
     text = {shape: str(tuple(shape)) for _, shape in shapes}
     parts = [name + text[shape] for name, shape in sorted(shapes, key=itemgetter(0))]
