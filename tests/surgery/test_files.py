@@ -327,7 +327,7 @@ class Remembering(nn.Module):
             self.places = torch.arange(x.shape[1]).to(x)
         return self.b(self.a(x + self.places).relu())
 
-    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *more: Any) -> None:
+    def _load_from_state_dict(self, state: Any, prefix: str, metadata: Any, *more: Any) -> None:  # pyright: ignore
         if metadata.get("version") != 2:
             raise ValueError("an old state")
         super()._load_from_state_dict(state, prefix, metadata, *more)
