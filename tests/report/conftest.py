@@ -8,18 +8,19 @@ import pytest
 
 
 def _networks() -> dict[str, Any]:
+    how = {"batch": 1, "threads": 1, "device": "cpu"}
     return {
         "dense": {
             "macs": 126_550_000, "params": 855_770, "bytes": 3_491_000, "accuracy": 0.9337,
-            "latency_ms": {"median": 14.2, "iqr": 0.6, "runs": 50, "batch": 1, "threads": 1, "device": "cpu"},
+            "latency_ms": {"median": 14.2, "iqr": 0.6, "runs": 50, **how},
         },
         "pruned": {
             "macs": 62_900_000, "params": 421_300, "bytes": 1_742_000, "accuracy": 0.9295,
-            "latency_ms": {"median": 8.83, "iqr": 0.41, "runs": 50, "batch": 1, "threads": 1, "device": "cpu"},
+            "latency_ms": {"median": 8.83, "iqr": 0.41, "runs": 50, **how},
         },
         "comparisons": [
             {"name": name, "epochs": epochs, "accuracy": accuracy, "macs": 62_900_000, "params": 421_300,
-             "bytes": 1_742_000, "latency_ms": {"median": median, "iqr": 0.4, "runs": 50}}
+             "bytes": 1_742_000, "latency_ms": {**how, "median": median, "iqr": 0.4, "runs": 50}}
             for name, epochs, accuracy, median in (("scratch-e", 160, 0.9268, 8.85), ("scratch-b", 320, 0.9301, 8.81))
         ],
     }  # fmt: skip

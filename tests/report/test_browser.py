@@ -44,17 +44,17 @@ def test_draws_everything_and_asks_nobody(browser: Any, raw: dict[str, Any], tmp
     page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(file.as_uri())
-    page.locator(".plot[data-ready]").nth(3).wait_for()
+    page.locator(".plot[data-ready]").nth(6).wait_for()
 
     assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [file.as_uri()]
-    assert page.locator("figure").count() == 6
+    assert page.locator("figure").count() == 6 + 5, "three a run, and what they say together"
     for figure in page.locator("figure").all():
         box = figure.bounding_box()
         assert box is not None
         assert box["width"] > 300
         assert box["height"] > 100
     plots = page.locator(".plot .main-svg").all()
-    assert len(plots) >= 4
+    assert len(plots) >= 7
     assert page.locator(".plot .bars path").count() > 20
     ink = page.evaluate("getComputedStyle(document.querySelector('.plot .xtitle')).fill")
     assert ink == {"light": "rgb(27, 29, 31)", "dark": "rgb(233, 233, 230)"}[scheme]
@@ -69,7 +69,7 @@ def test_draws_everything_and_asks_nobody(browser: Any, raw: dict[str, Any], tmp
     assert wide[-1] <= 390, "the page must not scroll sideways on a phone"
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the data (CSV)").first.click()
-    assert download.value.suggested_filename == "run1-table.csv"
+    assert download.value.suggested_filename == "comparison-verdicts.csv"
     assert trouble == []
     if folder := os.environ.get("SECATEUR_SCREENSHOTS"):
         page.set_viewport_size({"width": 1100, "height": 900})

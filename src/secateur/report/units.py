@@ -99,4 +99,4 @@ def remaining(budget: Mapping[str, Any]) -> str:
 def _amount(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return value
-    return share(value, 1) if 0 < value <= 1 else si(value)
+    return share(value, 1) if isinstance(value, float) and 0 < value <= 1 else si(value)
