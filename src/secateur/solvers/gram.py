@@ -22,8 +22,8 @@ from secateur.solvers.threads import SMALL, map_rows, threads_for
 _LEAST_ROWS, _MOST_ROWS = 2048, 4096
 #: Columns of one panel: only the panels on and above the diagonal are computed.
 _PANEL, _MOST_PANELS = 128, 8
-#: Threads with sums of their own, for small products only (PyTorch shares out the others); parts of the rows per thread,
-#: more than one so that a slow thread gets fewer; and the least rows of a part.
+#: Threads with sums of their own, for small products only (PyTorch shares out the others); parts of the rows per
+#: thread, more than one so that a slow thread gets fewer; and the least rows of a part.
 _MOST_WORKERS, _PARTS, _LEAST_PART = 8, 4, 512
 #: Up to so many columns float64 costs next to nothing (and float32 loses most: sums of few columns are made in order).
 _NARROW = 128
