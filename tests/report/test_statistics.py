@@ -93,7 +93,7 @@ def test_verdicts(raw: dict[str, Any]):
 def test_too_few_seeds(raw: dict[str, Any]):
     (two,) = _pairs(raw, finetune=(0.91, 0.92), scratch_e=(0.90, 0.90))
     assert two.verdict() == (
-        "n = 2: too few seeds for a verdict (3 or more) (fine-tune minus scratch-E: +1.00, +2.00 points)"
+        "n = 2: too few seeds for a verdict (3 or more), fine-tune minus scratch-E: +1.00, +2.00 points"
     )
     # Seeds that only one of them has are no pairs.
     (one,) = _pairs(raw, finetune=(0.91, 0.92, 0.93, 0.94), scratch_e=(0.90,))

@@ -49,7 +49,7 @@ def test_means_and_verdicts_under_the_runs(tmp_path: Path):
     assert "mean ± sample standard deviation over n seeds, in per cent and points" in told
     (line,) = [line.split() for line in told.splitlines() if "fine-tune" in line and "91.10" in line]
     assert line[-7:] == ["3", "91.10", "±", "0.10", "\u22121.90", "±", "0.10"]
-    assert "fine-tune against scratch-E: inheriting the weights helps by 1.10 points, n = 3" in told
+    assert "  inheriting the weights helps by 1.10 points, n = 3" in told
     assert told.index("6 of 6 runs done") > told.index("inheriting")
 
 

@@ -164,8 +164,9 @@ def _notes(cards: Sequence[Card], joined: Sequence[Cell], pairs: Sequence[Paired
     notes = []
     if pairs:
         notes.append(
-            "No evidence of a difference is not evidence of none: the interval says how large it may be. Each interval "
-            f"stands for itself; with many of them about one in {round(1 / (1 - LEVEL))} misses zero by chance."
+            "No evidence of a difference is not evidence of none: the interval says how large it may be, for other "
+            "seeds and the same test examples. Each interval stands for itself: of many, about one in "
+            f"{round(1 / (1 - LEVEL))} misses the true difference by chance."
         )
     for cell in joined:
         if cell.repeats:

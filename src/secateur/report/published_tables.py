@@ -89,6 +89,11 @@ class Row:
     equivalent: bool = True
     differs: tuple[str, ...] = ()
 
+    @property
+    def read(self) -> bool:
+        """Whether figures of it were read at the source."""
+        return self.source != REMEMBERED
+
 
 _SGD = {"optimiser": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "schedule": "step",
         "gamma": 0.1, "warmup_epochs": 0, "label_smoothing": 0.0, "mixed_precision": "no"}  # fmt: skip

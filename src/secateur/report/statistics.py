@@ -86,8 +86,8 @@ class Paired:
         n, names = len(self.differences), f"{self.first.how} minus {self.second.how}"
         found, unit = self.interval, " points" if is_fraction(self.first.quality) else ""
         if found is None or found.n < FEWEST:
-            told = "" if not n else f" ({names}: {', '.join(_number(d) for d in self.differences)}{unit})"
-            return f"n = {n}: too few seeds for a verdict ({FEWEST} or more){told}"
+            told = f": {', '.join(_number(d) for d in self.differences)}{unit}" if n else ""
+            return f"n = {n}: too few seeds for a verdict ({FEWEST} or more), {names}{told}"
         digits = _digits(found)
         mean, low, high = (units.signed(v, digits) for v in (found.mean, found.low, found.high))
         helps, harms = PAIRS[self.first.recovery, self.second.recovery]

@@ -193,8 +193,7 @@ def _together(console: Console, status: Status, folder: Path) -> None:
     for what, questions in itertools.groupby(pairs, key=lambda p: f"{p.first.model} on {p.first.data}, {p.first.what}"):
         console.print(f"\n{what}", style="bold", markup=False, highlight=False)
         for pair in questions:
-            told = f"{pair.first.how} against {pair.second.how}: {pair.verdict()}"
-            console.print(f"  {told}", markup=False, highlight=False)
+            console.print(f"  {pair.verdict()}", markup=False, highlight=False)
     if pairs:
         console.print()
 
