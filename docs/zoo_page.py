@@ -129,6 +129,8 @@ def _top(result: Mapping[str, Any]) -> list[str]:
         "allows.",
         f"- Traced: {result['traced']}. Wrong: {result['wrong']}. Unchanged: {result['unchanged']}. Crashed: "
         f"{result['crashed']}. Over the time bound: {result['hung']}.",
+        f"- Saved by `sc.save` and restored by `sc.load` into a fresh instance, every tensor and output the same: "
+        f"{result['restored']}.",
     ]
     if protocol["peer"]:
         lines.append(
