@@ -40,6 +40,10 @@ class Law:
     (see :class:`secateur.training.Hook`).
     """
 
+    def data(self, batches: Iterable[Any]) -> Iterable[Any]:
+        """What the network is trained on: by default all of the training data."""
+        return batches
+
     def finish(self) -> None:
         """After the last epoch: leave a plain network behind, with everything that was attached folded in."""
 
@@ -64,6 +68,7 @@ class Method(ABC):
         needs_data: whether it cannot judge without training data.
         trains: whether it trains the dense network before it judges.
         starts_untrained: whether that network should come with its initial weights.
+        teacher: who teaches in the recovery unless the user says it: ``"dense"`` or ``"none"``.
     """
 
     name: ClassVar[str]
@@ -72,9 +77,24 @@ class Method(ABC):
     needs_data: ClassVar[bool] = False
     trains: ClassVar[bool] = False
     starts_untrained: ClassVar[bool] = False
+    teacher: ClassVar[str] = "none"
 
     #: How often the network is trained before the judgement, if it is.
     rounds = 1
+
+    def feasible(self, graph: PruningGraph, goal: Goal) -> None:
+        """Refuse what cannot be reached, before anything is trained.
+
+        Raises:
+            SecateurError: the budget is out of reach, or the network has nothing that this method could remove.
+        """
+        # Which units score best changes nothing about what a budget can reach.
+        goal.widths(graph, self.ranking)
+
+    @property
+    def redraws(self) -> bool:
+        """Whether the training before the judgement starts from new random weights."""
+        return False
 
     def schedule(self) -> Mapping[str, Any]:
         """What the training under the law changes of the dense training: fields of ``TrainConfig``."""
@@ -88,6 +108,15 @@ class Method(ABC):
             widths: how many units of each group would stay if the same share of every group went.
         """
         return Law()
+
+    def law_towards(self, graph: PruningGraph, goal: Goal, epochs: int) -> Law:
+        """The same for methods that have to know what is asked for; by default :meth:`law`.
+
+        Args:
+            goal: what may remain.
+            epochs: how long the training will be.
+        """
+        return self.law(graph, goal.widths(graph, self.ranking))
 
     def between(self, graph: PruningGraph, goal: Goal, law: Law, done: int) -> None:
         """Between two rounds of training, of which ``done`` are over."""
@@ -118,6 +147,10 @@ class Method(ABC):
         """What the card should say of how it went."""
         return []
 
+    def record(self, evidence: Evidence) -> Mapping[str, Any]:
+        """What the card should hold beside its own fields, in JSON's kinds: for the report."""
+        return {}
+
 
 @dataclass(frozen=True)
 class WeightMethod(Method):
@@ -130,6 +163,12 @@ class WeightMethod(Method):
         Raises:
             BudgetError: the goal is none of weights.
         """
+
+    def feasible(self, graph: PruningGraph, goal: Goal) -> None:
+        self.masks(graph, goal, Evidence())
+
+    def law_towards(self, graph: PruningGraph, goal: Goal, epochs: int) -> Law:
+        return self.law(graph, {})
 
     def judge(self, graph: PruningGraph, evidence: Evidence) -> Scores:
         return {}
