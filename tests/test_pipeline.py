@@ -348,3 +348,22 @@ def test_a_log_that_cannot_be_written(bench: Bench, tmp_path: Path):
     (tmp_path / "log.jsonl").mkdir()
     with pytest.raises(FileError, match="cannot write to"):
         prune(bench, out=tmp_path)
+
+
+def test_scratch_b_may_be_capped_and_the_last_epoch_is_evaluated_once(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    asked: list[nn.Module] = []
+    quality = pipeline.Trail.quality
+    monkeypatch.setattr(pipeline.Trail, "quality", lambda self, model: asked.append(model) or quality(self, model))
+    free = prune(bench, budget=sc.Budget(macs=0.3), recover="scratch-b")
+    assert free.card.recovery is not None
+    assert free.card.recovery.epochs > 4
+    # The dense network, the cut one, and every epoch.
+    assert len(asked) == 2 + free.card.recovery.epochs
+    config = replace(CONFIG, evaluate_every=3)
+    capped = prune(bench, budget=sc.Budget(macs=0.3), recover="scratch-b", scratch_b_cap=2, config=config)
+    assert capped.card.recovery is not None
+    assert capped.card.recovery.epochs == 4
+    curve = [p.accuracy for p in capped.card.history if p.stage == "scratch-b"]
+    assert [value is None for value in curve] == [True, True, False, False]
+    hits, items = correct(capped.model, bench.test)
+    assert capped.card.pruned.quality == {"accuracy": curve[-1]} == {"accuracy": hits / items}

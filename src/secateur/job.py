@@ -19,7 +19,8 @@ class Job:
     Attributes:
         method: with its options set.
         goal: what may remain.
-        recover, epochs, recover_lr, compare, config, recalibrate_batches, latency_runs, seed: see :func:`prune`.
+        recover, epochs, recover_lr, scratch_b_cap, compare, config, recalibrate_batches, latency_runs, seed: see
+            :func:`prune`.
 
     Raises:
         SecateurError: names that do not exist, numbers out of range.
@@ -30,6 +31,7 @@ class Job:
     recover: str = "none"
     epochs: int | None = None
     recover_lr: float | None = None
+    scratch_b_cap: float | None = None
     compare: tuple[str, ...] = ()
     config: TrainConfig = field(default_factory=TrainConfig)
     recalibrate_batches: int = 0
@@ -40,7 +42,8 @@ class Job:
         for name in (self.recover, *self.compare):
             if name not in RECOVERIES:
                 raise UnknownName("recovery", name, RECOVERIES)
-            recovery(name, self.config, 1, 1, self.epochs if name == self.recover else None)
+            own = self.epochs if name == self.recover else None
+            recovery(name, self.config, 1, 1, own, self.scratch_b_cap)
 
     @property
     def trains(self) -> bool:
@@ -54,7 +57,7 @@ class Job:
             **{f"options.{k}": v for k, v in asdict(self.method).items() if v is not None},
             **_target(self.goal),
             "recover": self.recover,
-            **{k: v for k, v in (("epochs", self.epochs), ("recover_lr", self.recover_lr)) if v is not None},
+            **{k: v for k in ("epochs", "recover_lr", "scratch_b_cap") if (v := getattr(self, k)) is not None},
             "compare": list(self.compare),
             "seed": self.seed,
             "round_to": self.goal.round_to,

@@ -56,6 +56,7 @@ def prune(
     recover: str = "none",
     epochs: int | None = None,
     recover_lr: float | None = None,
+    scratch_b_cap: float | None = None,
     compare: Sequence[str] = (),
     seed: int = 0,
     out: str | Path | None = None,
@@ -86,6 +87,8 @@ def prune(
         recover: ``"finetune"``, ``"scratch-e"``, ``"scratch-b"`` or ``"none"``.
         epochs: of the recovery; by default what its paper says.
         recover_lr: learning rate of ``"finetune"``; by default 0.001, as its paper says.
+        scratch_b_cap: train ``"scratch-b"`` for at most this many times the dense epochs; 2 in the paper's ImageNet
+            runs, by default without a limit.
         compare: further recoveries of the same small network, each from the same start, for the table.
         seed: of everything random.
         out: folder for ``card.json``, ``plan.json``, ``model.safetensors``, ``recipe.toml``, ``log.jsonl`` and
@@ -119,6 +122,7 @@ def prune(
         recover=recover,
         epochs=epochs,
         recover_lr=recover_lr,
+        scratch_b_cap=scratch_b_cap,
         recalibrate_batches=recalibrate_batches,
         latency_runs=latency_runs,
     )
@@ -271,6 +275,7 @@ def _trained(graph: PruningGraph, asked: Job, train_data: Any, trail: Trail) -> 
             replace(asked.config, **method.schedule()),
             hooks=(law,),
             eval_fn=trail.quality if trail.eval_data is not None else None,
+            log=trail.epoch,
             checkpoint_dir=trail.checkpoints(stage),
             progress=trail.progress,
         )
@@ -304,16 +309,22 @@ def bring_back(small: nn.Module, card: Card, asked: Job, train_data: Any, trail:
 
 def _recovered(small: Any, card: Card, name: str, asked: Job, train_data: Any, trail: Trail) -> Card:
     main = name == asked.recover
-    todo = recovery(name, asked.config, card.dense.macs, card.pruned.macs, asked.epochs if main else None)
+    epochs = asked.epochs if main else None
+    todo = recovery(name, asked.config, card.dense.macs, card.pruned.macs, epochs, asked.scratch_b_cap)
     if main and name == "finetune" and asked.recover_lr is not None:
         todo = replace(todo, config=replace(todo.config, lr=asked.recover_lr))
-    record = _recover(small, name, todo, train_data, trail, asked.seed)
-    quality = card.pruned.quality if name == "none" else trail.quality(small)
+    record, quality = _recover(small, name, todo, train_data, trail, asked.seed)
+    if quality is None:
+        quality = card.pruned.quality if name == "none" else trail.quality(small)
     pruned = replace(card.pruned, quality=quality, bytes=model_bytes(small))
     return replace(card, pruned=pruned, recovery=record, history=tuple(trail.history))
 
 
-def _recover(small: nn.Module, name: str, todo: RecoveryPlan, train_data: Any, trail: Trail, seed: int) -> Recovery:
+def _recover(
+    small: nn.Module, name: str, todo: RecoveryPlan, train_data: Any, trail: Trail, seed: int
+) -> tuple[Recovery, dict[str, float] | None]:
+    """What was done, and the quality after the last epoch if there was one."""
+    quality = None
     if todo.reinitialise:
         fallback = reinitialise(small, seed)
         if fallback:
@@ -328,13 +339,15 @@ def _recover(small: nn.Module, name: str, todo: RecoveryPlan, train_data: Any, t
             todo.config,
             hooks=() if masks is None else (Hold(masks),),
             eval_fn=trail.quality if trail.eval_data is not None else None,
+            log=trail.epoch,
             checkpoint_dir=trail.checkpoints(name),
             progress=trail.progress,
         )
         for record in history:
             trail.point(name, record.epoch + 1, record.metrics, loss=record.train_loss)
+            quality = record.metrics
     small.eval()
-    return Recovery(name, todo.config.epochs, {} if name == "none" else settings(todo.config))
+    return Recovery(name, todo.config.epochs, {} if name == "none" else settings(todo.config)), quality
 
 
 def _as_comparison(card: Card) -> Comparison:

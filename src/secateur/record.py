@@ -18,6 +18,7 @@ from secateur._errors import FileError
 from secateur.card import Card, HistoryPoint, write_card
 from secateur.measure import evaluate
 from secateur.surgery import save
+from secateur.training import EpochRecord
 
 
 @dataclass
@@ -59,6 +60,9 @@ class Trail:
         """One point of the history, in the log as well."""
         self.history.append(HistoryPoint(stage, epoch, accuracy=quality.get("accuracy"), **more))
         self.log(stage, epoch=epoch, **quality)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Called after every epoch of a training."""
 
     def checkpoints(self, stage: str) -> Path | None:
         """Where the training of a stage keeps its checkpoint."""

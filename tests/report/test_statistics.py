@@ -180,3 +180,15 @@ def test_cards_without_a_quality_have_no_cells(raw: dict[str, Any]):
     card = runs({**raw, "pruned": {**raw["pruned"], "accuracy": 0.5}}, {"finetune": (0.5,)})[0]
     card.pruned.quality.clear()
     assert cells([card]) == ()
+
+
+def test_a_cap_on_scratch_b_is_no_other_setting(raw: dict[str, Any]):
+    cards = runs(raw, {"finetune": (0.90, 0.91, 0.92)})
+    cards += runs(raw, {"scratch-b": (0.91, 0.91, 0.93)}, recipe={"scratch_b_cap": 2})
+    cards += runs(raw, {"scratch-b": (0.92, 0.92, 0.93)})
+    joined = cells(cards)
+    assert [c.how for c in joined if c.recovery == "scratch-b"] == [
+        "scratch-B (at most 2 times the epochs)",
+        "scratch-B",
+    ]
+    assert len(comparisons(joined)) == 2

@@ -183,3 +183,17 @@ def test_addresses_stay_what_they_are():
     stage = Stage("cut", {"b": [1, 2.5], "a": {"é": None}}, ("0" * 64,), "any label", {"any": "place"})
     assert stage.address == "d71755eeeebe744e6f24ea2a56fcb22c7054f517a03c96b08996a5391b600386"
     assert stage.folder == f"stages/cut-any-label-{stage.address[:12]}"
+
+
+def test_a_cap_on_scratch_b_is_of_scratch_b_alone():
+    text = SMALL + 'recover = ["finetune", "scratch-e", "scratch-b"]\n'
+    free, capped = runs(text), runs(text + "scratch_b_cap = 2\n")
+    assert [run.job.scratch_b_cap for run in capped] == [None, None, 2]
+    assert [repr(a) == repr(b) for a, b in zip(free, capped, strict=True)] == [True, True, False]
+    assert "scratch_b_cap = 0.5" in problems(text + "scratch_b_cap = 0.5\n")
+
+
+def test_how_often_one_looks_can_be_said():
+    (run,) = runs(SMALL + "training.evaluate_every = 5\n")
+    assert run.job.config.evaluate_every == 5
+    assert "evaluate_every=0" in problems(SMALL + "training.evaluate_every = 0\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from secateur._errors import FileError
 from secateur.measure import accuracy
-from secateur.training import TrainConfig, fit
+from secateur.training import TrainConfig, checkpoint, fit
 from secateur.training.checkpoint import FILE_NAME
 
 CONFIGS = [
@@ -194,3 +195,20 @@ def test_tied_weights_are_saved_and_stay_tied(tmp_path):
     fit(again, data, config, checkpoint_dir=tmp_path, device="cpu")
     assert _same(first, again)
     assert again.one.weight is again.two.weight
+
+
+def test_a_setting_that_came_later_was_at_its_default(toy, blobs, tmp_path, monkeypatch):
+    config = TrainConfig(epochs=2, lr=0.05)
+
+    def older(run):
+        found = fingerprint(run)
+        del found["config"]["evaluate_every"]
+        return found
+
+    fingerprint = checkpoint._fingerprint
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint, "_fingerprint", older)
+        fit(toy(), blobs, config, checkpoint_dir=tmp_path, device="cpu")
+    assert len(fit(toy(), blobs, config, checkpoint_dir=tmp_path, device="cpu")) == 2
+    with pytest.raises(FileError, match="evaluate_every: the checkpoint has 1, this run 2"):
+        fit(toy(), blobs, dataclasses.replace(config, evaluate_every=2), checkpoint_dir=tmp_path, device="cpu")

@@ -209,3 +209,16 @@ def test_a_compiled_step_learns_the_same(blobs):
         return [record.train_loss for record in fit(model, blobs, config, device="cpu")]
 
     assert losses(True) == pytest.approx(losses(False), rel=1e-4)
+
+
+def test_evaluation_every_few_epochs_and_after_the_last(toy, blobs):
+    seen = []
+    config = TrainConfig(epochs=5, lr=0.05, evaluate_every=2, seed=1)
+    model, same = toy(), toy()
+    same.load_state_dict(model.state_dict())
+    history = fit(model, blobs, config, eval_fn=lambda m: seen.append(m) or 0.5, device="cpu")
+    assert len(seen) == 3
+    assert [bool(record.metrics) for record in history] == [False, True, False, True, True]
+    # How often one looks changes nothing about what is learned.
+    fit(same, blobs, TrainConfig(epochs=5, lr=0.05, seed=1), device="cpu")
+    assert all(torch.equal(v, same.state_dict()[k]) for k, v in model.state_dict().items())

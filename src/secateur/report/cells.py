@@ -13,7 +13,8 @@ from secateur.report.reading import RECIPE
 
 _LOWER = ("loss", "perplexity", "bits_per_character", "error")
 # What a recipe says of one run and not of what it is compared on, or what a result does not depend on.
-_OWN = {"seed", "training.seed", "recover", "epochs", "recover_lr", "compare", "out", "data_dir", "latency_runs"}
+_OWN = {"seed", "training.seed", "recover", "epochs", "recover_lr", "scratch_b_cap", "compare", "out", "data_dir",
+        "latency_runs"}  # fmt: skip
 _HOW = ("seed", "epochs")
 _SPOKEN = {"finetune": "fine-tune", "scratch-e": "scratch-E", "scratch-b": "scratch-B", "none": "as cut"}
 
@@ -167,7 +168,7 @@ def _own(card: Card, name: str) -> list[tuple[str, dict[str, Any], Outcome]]:
     if card.recovery is not None:
         recovery, epochs = card.recovery.name, card.recovery.epochs
         how = {k: v for k, v in card.recovery.settings.items() if k not in _HOW}
-        how |= _length(recovery, epochs)
+        how |= _length(recovery, epochs) | _cap(card, recovery)
     outcome = Outcome(
         card, card.seed, value, card.dense.quality.get(name), card.pruned.macs, card.pruned.latency_ms,
         card.dense.latency_ms, epochs,
@@ -178,8 +179,8 @@ def _own(card: Card, name: str) -> list[tuple[str, dict[str, Any], Outcome]]:
 def _rivals(card: Card, name: str) -> list[tuple[str, dict[str, Any], Outcome]]:
     dense = card.dense.quality.get(name)
     return [
-        (c.name, _length(c.name, c.epochs), Outcome(card, card.seed, c.quality[name], dense, c.macs,
-         c.latency_ms or card.pruned.latency_ms, card.dense.latency_ms, c.epochs))
+        (c.name, _length(c.name, c.epochs) | _cap(card, c.name), Outcome(card, card.seed, c.quality[name], dense,
+         c.macs, c.latency_ms or card.pruned.latency_ms, card.dense.latency_ms, c.epochs))
         for c in card.comparisons if name in c.quality
     ]  # fmt: skip
 
@@ -187,6 +188,11 @@ def _rivals(card: Card, name: str) -> list[tuple[str, dict[str, Any], Outcome]]:
 def _length(recovery: str, epochs: float) -> dict[str, Any]:
     # Scratch-B is as long as the cut is deep, and a method may cut a little deeper with another seed.
     return {} if recovery == "scratch-b" else {"epochs": epochs}
+
+
+def _cap(card: Card, recovery: str) -> dict[str, Any]:
+    most = (card.extra.get(RECIPE) or {}).get("scratch_b_cap")
+    return {} if recovery != "scratch-b" or most is None else {"at most": f"{most:g} times the epochs"}
 
 
 def _names(card: Card) -> tuple[str, str, str, str]:

@@ -22,7 +22,7 @@ from secateur.record import Trail, write_run
 from secateur.study.job import Job, Progress
 from secateur.surgery import load, save
 from secateur.surgery.files import state
-from secateur.training import TrainConfig, fit
+from secateur.training import EpochRecord, TrainConfig, fit, recovery
 from secateur.workbench import Bench, parse_shape, set_up
 
 DENSE_WEIGHTS = "model.safetensors"
@@ -41,17 +41,25 @@ class _StageTrail(Trail):
     work: Path = field(default_factory=Path)
     tell: Progress = lambda share, text: None
     expected: float = 1.0
-    measured: int = 0
+    trained: int = 0
+    said: str = ""
 
     def checkpoints(self, stage: str) -> Path | None:
         return self.work / stage
 
     def quality(self, model: nn.Module) -> dict[str, float]:
         found = super().quality(model)
-        self.measured += 1
-        said = f"accuracy {found['accuracy']:.1%}" if "accuracy" in found else ""
-        self.tell(min(self.measured / self.expected, 0.99), said)
+        if "accuracy" in found:
+            self.said = f"accuracy {found['accuracy']:.1%}"
+        self._speak()
         return found
+
+    def epoch(self, record: EpochRecord) -> None:
+        self.trained += 1
+        self._speak()
+
+    def _speak(self) -> None:
+        self.tell(min(self.trained / self.expected, 0.99), self.said)
 
 
 def execute(job: dict[str, Any], progress: Progress) -> None:
@@ -71,6 +79,7 @@ def _dense(job: Job, progress: Progress) -> None:
         bench.train,
         config,
         eval_fn=trail.quality,
+        log=trail.epoch,
         checkpoint_dir=trail.checkpoints("dense"),
         progress=False,
     )
@@ -86,7 +95,7 @@ def _cut(job: Job, progress: Progress) -> None:
     bench = _start(job, job.needs.get("dense"))
     asked = _asked(words)
     _copy_log(job.needs.get("dense"), out)
-    trail = _trail(job, bench, progress, 3 + (asked.config.epochs if asked.method.trains else 0))
+    trail = _trail(job, bench, progress, max(1, _law_epochs(asked)))
     graph = rehearse(bench.model, bench.example, asked, True)
     names = {"model": words["model"], "data": words["data"]}
     result = cut_down(graph, bench.example, asked, bench.train, trail, names)
@@ -106,7 +115,7 @@ def _recover(job: Job, progress: Progress) -> None:
     _copy_log(before, out)
     card = read_card(before / "card.json")
     small = load(before, model=bench.model)
-    trail = _trail(job, bench, progress, max(1, asked.config.epochs))
+    trail = _trail(job, bench, progress, max(1, _recovery_epochs(asked, card)))
     trail.history, trail.notes = list(card.history), list(card.notes)
     small, final = bring_back(small, card, asked, bench.train, trail)
     final = _addressed(final, job)
@@ -164,6 +173,7 @@ def _asked(words: Mapping[str, Any]) -> Asked:
         recover=words["recover"],
         epochs=words.get("epochs"),
         recover_lr=words.get("recover_lr"),
+        scratch_b_cap=words.get("scratch_b_cap"),
         recalibrate_batches=words["recalibrate"],
         latency_runs=words["latency_runs"],
     )
@@ -177,6 +187,20 @@ def _trail(job: Job, bench: Bench, progress: Progress, expected: float) -> _Stag
     return _StageTrail(
         Path(job.result), bench.test, progress=False, work=Path(job.work), tell=progress, expected=expected
     )
+
+
+def _law_epochs(asked: Asked) -> int:
+    """Of the training before the judgement."""
+    method = asked.method
+    return method.rounds * method.schedule().get("epochs", asked.config.epochs) if method.trains else 0
+
+
+def _recovery_epochs(asked: Asked, card: Card) -> int:
+    """Of the recovery and of those it is compared with."""
+    macs = (card.dense.macs, card.pruned.macs)
+    own = recovery(asked.recover, asked.config, *macs, asked.epochs, asked.scratch_b_cap)
+    others = [recovery(name, asked.config, *macs, None, asked.scratch_b_cap) for name in asked.compare]
+    return sum(plan.config.epochs for plan in (own, *others))
 
 
 def _copy_log(before: str | Path | None, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -108,6 +109,7 @@ def _chain(run: RunRecipe, data: list[str], weights: str | None) -> Sequence[Sta
         "recover": job.recover,
         **_recovery(run),
         "compare": list(job.compare),
+        **({} if job.scratch_b_cap is None else {"scratch_b_cap": job.scratch_b_cap}),
         "training": None if job.recover == "none" and not job.compare else _training(config),
         "seed": job.seed,
     }
@@ -144,7 +146,8 @@ def _effort(run: RunRecipe) -> float:
         if name == "finetune":
             total += job.epochs or FINETUNE_EPOCHS
         elif name != "none":
-            total += job.config.epochs / (share if name == "scratch-b" else 1)
+            longer = min(1 / share, job.scratch_b_cap or math.inf) if name == "scratch-b" else 1
+            total += job.config.epochs * longer
     return total
 
 

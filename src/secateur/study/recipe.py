@@ -226,6 +226,7 @@ class _Grid(_Table):
     seed: Many[CountOrNone] = ()
     epochs: Many[Count] = ()
     recover_lr: Many[Annotated[float, Field(gt=0)]] = ()
+    scratch_b_cap: Many[Annotated[float, Field(ge=1)]] = ()
     compare: ManyLists[Annotated[str, _one_of("recovery", RECOVERIES)]] = ()
     train: Many[CountOrNone] = ()
     base_epochs: Many[Count] = ()
@@ -250,7 +251,7 @@ class _Grid(_Table):
 # -- from the file to runs ------------------------------------------------------------------------------------------
 
 _LAST = ("recover", "seed")
-_JOB = ("method", "recover_lr", "compare", "round_to", "ranking", "protect", "floor", "uniform", "recover")
+_JOB = ("method", "compare", "round_to", "ranking", "protect", "floor", "uniform", "recover")
 _PLACE = ("data_dir", "weights", "pretrained", "limit", "limit_test", "input")
 _SHORT = {"lr": "lr", "batch_size": "batch_size", "base_epochs": "epochs", "seed": "seed"}
 
@@ -362,7 +363,7 @@ def _run(cell: Mapping[Any, Any], grid: _Grid) -> RunRecipe:
     # As `prune --epochs --compare` has it: training from scratch takes what the dense network took.
     mine = recover != "none" and (recover == "finetune" or "finetune" not in grid.recover)
     config = TrainConfig(**{"channels_last": True, **training})
-    more = {k: cell[k] for k in _JOB if k in cell and k != "recover_lr"}
+    more = {k: cell[k] for k in _JOB if k in cell}
     asked = job(
         **more,
         options=options,
@@ -372,6 +373,7 @@ def _run(cell: Mapping[Any, Any], grid: _Grid) -> RunRecipe:
         seed=config.seed,
         epochs=cell.get("epochs") if mine else None,
         recover_lr=cell.get("recover_lr") if recover == "finetune" else None,
+        scratch_b_cap=cell.get("scratch_b_cap") if "scratch-b" in (recover, *cell.get("compare", ())) else None,
         recalibrate_batches=cell.get("recalibrate", 0),
         latency_runs=cell.get("latency_runs", 50),
     )

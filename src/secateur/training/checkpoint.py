@@ -165,10 +165,12 @@ def _fingerprint(run: Run) -> dict[str, Any]:
 
 
 def _compare(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    # A setting that is newer than the checkpoint was at what is its default now.
+    had = {f.name: f.default for f in dataclasses.fields(TrainConfig)} | stored["config"]
     problems = [
-        f"{name}: the checkpoint has {stored['config'].get(name)!r}, this run {value!r}"
+        f"{name}: the checkpoint has {had[name]!r}, this run {value!r}"
         for name, value in wanted["config"].items()
-        if stored["config"].get(name) != value
+        if had[name] != value
     ]
     for what in ("shapes", "trained"):
         if stored[what] != wanted[what]:

@@ -53,7 +53,8 @@ def fit(
         train_loader: an iterable of ``(x, y)`` batches, run through once an epoch. ``set_device(device)`` is called
             once and ``set_epoch(epoch)`` before every epoch, where they exist. Its order must come from that epoch,
             from ``loader.generator`` or from the global generators; these are part of the checkpoint.
-        eval_fn: called with the model in evaluation mode after each epoch; a number is taken as accuracy.
+        eval_fn: called with the model in evaluation mode after each epoch, or as often as ``config.evaluate_every``
+            says; a number is taken as accuracy.
         hooks: objects with some of the methods of :class:`~secateur.training.Hook`.
         objective: ``(model, x, y) -> (loss, logits)``, for tasks other than classification; the logits, for the
             training accuracy, may be ``None``. The default is cross-entropy with the configured label smoothing.
@@ -94,7 +95,8 @@ def fit(
                 record = run.epoch(epoch, train_loader, bar, _last_good(checkpoint_dir, len(history)))
                 scheduler.step()
                 hook_calls.call(run.hooks, "on_epoch_end", model, epoch)
-                record = run.evaluated(record, eval_fn)
+                due = (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs
+                record = run.evaluated(record, eval_fn if due else None)
                 grown = History((*history.records, record))
                 if checkpoint_dir is not None and accelerator.is_main_process:
                     checkpoint.write(checkpoint_dir, saved, grown)

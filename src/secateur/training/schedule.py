@@ -40,6 +40,7 @@ class TrainConfig:
         compiled: on CUDA, forward and backward run as a recorded graph; on the CPU through ``torch.compile``, which
             takes a minute to begin with. Worth it for small networks and long runs.
         clip_grad_norm: largest norm of all gradients together; ``None`` does not clip.
+        evaluate_every: epochs from one evaluation to the next; the last epoch is always evaluated.
         seed: Python's, NumPy's and PyTorch's generators start from it.
 
     Raises:
@@ -62,6 +63,7 @@ class TrainConfig:
     channels_last: bool = False
     compiled: bool = False
     clip_grad_norm: float | None = None
+    evaluate_every: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +77,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in known:
                 yield f"{name}={value!r} is not known; choose from {', '.join(known)}"
-        for name, least in (("epochs", 0), ("warmup_epochs", 0), ("batch_size", 1), ("seed", 0)):
+        for name, least in (("epochs", 0), ("warmup_epochs", 0), ("batch_size", 1), ("evaluate_every", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 yield f"{name}={value!r} must be a whole number, {least} or more"
