@@ -101,13 +101,19 @@ def make_pool(on: str, workers: int | None, plan: StudyPlan) -> Pool:
     if workers is None:
         # More processes than stages that can run side by side would only take threads away from them.
         workers = max(1, min(len(devices) or cores, len(plan.runs)))
-    return LocalPool(workers, max(1, cores // workers), _visible(devices))
+    return LocalPool(workers, _threads(cores // workers), _visible(devices))
 
 
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _threads(share: int) -> int:
+    """Of one process: its share of the cores, or fewer where OMP_NUM_THREADS says so, as it does to PyTorch itself."""
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return max(1, min(share, int(said)) if said.isdigit() else share)
 
 
 def _visible(devices: tuple[str, ...]) -> tuple[str, ...]:
