@@ -22,12 +22,13 @@ from secateur.graph.admit import does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
 from secateur.graph.clone import Copy, Mould
 from secateur.graph.labels import FIXED, Labels, varying
-from secateur.graph.leaves import Leaf, undispatched
+from secateur.graph.leaves import Leaf, undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MADE, MetaMemory
 from secateur.graph.rules import argument, lookup
 from secateur.graph.rules.experts import LOOKING_UP, PASSING
+from secateur.graph.size_watch import SizeWatch
 from secateur.graph.skeleton import (
     Dispatch,
     ModuleStack,
@@ -82,6 +83,7 @@ class Capture:
         inputs: what it ran on.
         on_meta: without numbers.
         memory: results on the meta device.
+        handles_sizes: whether code of the model read or gave a size that a cut may change.
         idle: modules that did not run.
         blocks: modules that can be left out as a whole.
     """
@@ -94,6 +96,7 @@ class Capture:
     inputs: tuple[tuple, dict]
     on_meta: bool
     memory: MetaMemory
+    handles_sizes: bool
     idle: set[str]
     blocks: list[Block]
 
@@ -155,7 +158,7 @@ class Run(Dispatch):
         ledger.here = self.where
         self.perform = perform
         self.trails = Trails()
-        self.stack = ModuleStack(skeleton, self.entered, self.trails.leave, self.layer)
+        self.stack = ModuleStack(skeleton, self.entered, self.left, self.layer)
         self.entering: dict[str, list[Tensor]] = {}
         self.operations: list[Operation] = []
         self._counts: dict[tuple[str, str], int] = {}
@@ -168,6 +171,8 @@ class Run(Dispatch):
         self._expected: list[tuple[str, AxisRef]] = []
         self._name = ""
         self._ordinal = 0
+        #: Whether an operation was asked for in a way that those who listen to PyTorch's functions do not hear.
+        self.went_past = False
 
     @property
     def module(self) -> str:
@@ -237,6 +242,8 @@ class Run(Dispatch):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if torch._C._len_torch_function_stack():
+            self.went_past = True
         return self.operation(func, args, kwargs, tensors((args, kwargs)))
 
     def operation(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
@@ -299,9 +306,15 @@ class Run(Dispatch):
 
     def entered(self, module: str, args: tuple, kwargs: dict) -> None:
         """Note what enters a module."""
-        given = tensors((args, kwargs))
-        self.entering.setdefault(module, []).extend(s for t in given for s in getattr(t, _ATTRIBUTE, FIXED).systems)
-        self.trails.enter(module, *((given[0], self.labels(given[0]).systems) if given else (None, ())))
+        with unheard():
+            given = tensors((args, kwargs))
+            self.entering.setdefault(module, []).extend(s for t in given for s in getattr(t, _ATTRIBUTE, FIXED).systems)
+            self.trails.enter(module, *((given[0], self.labels(given[0]).systems) if given else (None, ())))
+
+    def left(self, module: str, output: Any) -> None:
+        """Note what a module gives back."""
+        with unheard():
+            self.trails.leave(module, output)
 
 
 def label_parameters(ledger: Ledger, held: dict[str, Tensor]) -> None:
@@ -360,7 +373,8 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
     memory.mark(tensors(inputs))
     label_parameters(ledger, skeleton.tensors)
     run = Run(ledger, skeleton, memory)
-    with plain_kernels(), run.stack, run:
+    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, lambda t: bool(run.labels(t).systems))
+    with plain_kernels(), run.stack, watch, run:
         output = skeleton.model(*inputs[0], **inputs[1])
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]
     idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}
@@ -375,5 +389,15 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
             ledger.lock(line, "indices into it reach the model's output")
     lock_marked(run, skeleton)
     return Capture(
-        ledger, run.operations, run.entering, mould, skeleton.model, inputs, on_meta, memory, idle, run.trails.blocks()
+        ledger=ledger,
+        operations=run.operations,
+        entering=run.entering,
+        mould=mould,
+        skeleton=skeleton.model,
+        inputs=inputs,
+        on_meta=on_meta,
+        memory=memory,
+        handles_sizes=watch.handled or run.went_past or not on_meta,
+        idle=idle,
+        blocks=run.trails.blocks(),
     )

@@ -32,6 +32,10 @@ for _key in (torch._C.DispatchKey.PythonTLSSnapshot, torch._C.DispatchKey.ADInpl
     _KEYS = _KEYS.add(_key)
 
 
+#: A context in which tensors are looked at without those hearing of it who listen to PyTorch's functions.
+unheard = torch._C.DisableTorchFunction
+
+
 def undispatched() -> Any:
     """A context in which operations run as they do within a dispatch mode: no mode sees them."""
     return torch._C._ExcludeDispatchKeyGuard(_KEYS)
@@ -49,8 +53,9 @@ def shortcut(
     """A ``forward`` that runs the layer where it can be run directly, and ``forward`` elsewhere."""
 
     def direct(*args: Any, **kwargs: Any) -> Any:
-        if len(args) == 1 and not kwargs and type(x := args[0]) is Tensor and x.is_meta and not module.training:
-            output = run(path, module, leaf, x)
+        if len(args) == 1 and not kwargs and type(x := args[0]) is Tensor and not module.training:
+            with unheard():
+                output = run(path, module, leaf, x) if x.is_meta else None
             if output is not None:
                 return output
         return forward(*args, **kwargs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -108,12 +109,18 @@ class Prober:
 
     def __init__(self, recorded: Capture):
         self.recorded = recorded
-        self.mender = Mender(recorded)
         self.findings = _Findings.settle(recorded, tuple(recorded.ledger.literals), (), (), Counter())
 
+    @cached_property
+    def mender(self) -> Mender:
+        return Mender(self.recorded)
+
     def run(self) -> Settled:
+        delicate = self._delicate()
+        if not (delicate or self.recorded.handles_sizes):
+            return Settled(*self.findings.settled, self.findings.literals)
         # A group of two is cut in every second run only, so that two of them do not always lose alike.
-        mended = self._delicate() or any(g.width == 2 and not g.locked for g in self.findings.groups)
+        mended = delicate or any(g.width == 2 and not g.locked for g in self.findings.groups)
         for _ in range(_MOST_ROUNDS if self.recorded.on_meta else 2 * _MOST_RUNS[False]):
             if not self.findings.free:
                 break
