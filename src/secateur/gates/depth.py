@@ -21,7 +21,7 @@ class Stack:
     """Residual blocks of one shape, one after another in one module.
 
     Attributes:
-        name: path of that module.
+        name: path of that module; where it holds several stacks, their first and last block.
         blocks: paths of those that can be left out, in order.
         fixed: how many blocks stand before them and always stay (one that changes the shape, say).
         kept: candidates: how many of ``blocks`` stay, ascending; the last is all of them.
@@ -63,7 +63,9 @@ def stacks(graph: PruningGraph) -> tuple[Stack, ...]:
         fixed = 1 if before else 0
         counts = depths(len(names) + fixed)
         if len(counts) > 1:
-            found.append(Stack(path or "(model)", tuple(names), fixed, tuple(c - fixed for c in counts)))
+            alone = sum(other == path for other, _ in runs) == 1
+            name = (path or "(model)") if alone else f"{names[0]} to {names[-1].rpartition('.')[2]}"
+            found.append(Stack(name, tuple(names), fixed, tuple(c - fixed for c in counts)))
     return tuple(found)
 
 

@@ -38,7 +38,7 @@ class Supernet:
     """Takes the forward of a graph's network over, in place, until :meth:`settle`.
 
     At a draw with pairs, every layer that makes units of a group gives the blend of its two candidates, and everything
-    behind it runs at the wider one's width. At a decided draw the network is what cutting it to that choice would leave.
+    behind it runs at the wider one's width. At a decided draw the network is what cutting it to that choice leaves.
 
     Attributes:
         draw: of the next pass in training mode.
