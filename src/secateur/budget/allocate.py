@@ -59,8 +59,9 @@ def plan(
             back what ``save_pretrained`` writes. What is held back is in ``plan.why["held"]``, with the reason.
 
     Returns:
-        The plan, with the costs and the choices in ``plan.why``. Of a Hugging Face model, ``plan.config`` has the
-        fields of the configuration that follow, or ``plan.why["config"]`` the reason why none do.
+        The plan, with the costs and the choices in ``plan.why``. Of a Hugging Face model and with ``uniform=True`` or
+        a preset, ``plan.config`` has the fields of the configuration that follow, or ``plan.why["config"]`` the reason
+        why none do; widths that a budget chose without ``uniform=True`` are looked up by ``save_pretrained``.
 
     Raises:
         BudgetError: the budget cannot be reached; the message says what can, and what holds it.
@@ -89,7 +90,7 @@ def _made(graph: PruningGraph, scores: Mapping[str, Tensor], widths: Mapping[str
     """The plan that keeps the best units of every group, with what it costs."""
     full = graph.widths
     keep = {n: _best(scores[n].detach().double().cpu().numpy(), w) for n, w in widths.items() if w < full[n]}
-    made = follow(graph, make_plan(graph, keep, **why))
+    made = follow(graph, make_plan(graph, keep, **why), asked="budget" not in why or "uniform" in why)
     cost, dense = graph.cost(widths), graph.cost()
     return made.explain(macs=cost.macs, params=cost.params, dense_macs=dense.macs, dense_params=dense.params)
 

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secateur._errors import UsageError
-from secateur.surgery.plan import ConfigField, Plan
+from secateur.surgery.plan import ConfigField
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -83,45 +82,19 @@ def rebuilt(model: nn.Module, fields: Iterable[ConfigField], device: str = "meta
     Raises:
         Exception: of any kind, where the configuration or the class refuses.
     """
+    return built(type(model), model.config, fields, device)
+
+
+def built(kind: type[nn.Module], settings: Any, fields: Iterable[ConfigField] = (), device: str = "meta") -> nn.Module:
+    """A model of class ``kind`` from a configuration in which some fields are changed; see :func:`rebuilt`."""
     from transformers.initialization import no_init_weights
 
-    original: Any = model.config
     with _quiet():
-        changed = copy.deepcopy(original)
+        changed = copy.deepcopy(settings)
         write_config(changed, fields)
-        config = type(original).from_dict(json.loads(changed.to_json_string()))
+        config = type(settings).from_dict(json.loads(changed.to_json_string()))
         with torch.device(device), no_init_weights():
-            built: Any = type(model)(config)  # type: ignore[call-arg]
+            model: Any = kind(config)  # type: ignore[call-arg]
         # Tying is left out together with the initialisation.
-        built.tie_weights()
-        return built
-
-
-class Refusal:
-    """Stands in for ``save_pretrained`` where the files would be read back wrongly."""
-
-    def __init__(self, reason: str):
-        self.reason = reason
-
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        raise UsageError(
-            f"save_pretrained would write files that plain transformers cannot read back: {self.reason}\n"
-            "keep this model with sc.save(model, folder) and sc.load(folder, model=dense), "
-            "or plan with uniform=True, which keeps to widths that a configuration can say"
-        )
-
-
-def follow_config(small: nn.Module, plan: Plan) -> None:
-    """Bring the configuration of a cut model in line, or keep it from being written where that cannot be done.
-
-    Only models of transformers, and modules that hold one, are touched.
-    """
-    if plan.config and is_hugging_face(small):
-        write_config(small.config, plan.config)
-        return
-    if not plan.slices or "transformers" not in sys.modules:
-        return
-    reason = plan.why.get("config") or "its configuration does not say the widths that were cut"
-    for module in small.modules():
-        if is_hugging_face(module):
-            module.__dict__["save_pretrained"] = Refusal(reason)
+        model.tie_weights()
+        return model

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from secateur.graph import sizes
 from secateur.graph.adapters import adapt
 from secateur.graph.clone import copy_with
-from secateur.surgery.config import follow_config
 from secateur.surgery.plan import Plan, check_fingerprint
 from secateur.surgery.pool import Pool
+from secateur.surgery.pretrained import catch_up, follow_config
 from secateur.surgery.ranges import bounds, spread
 from secateur.surgery.skip import Skip
 
@@ -84,11 +84,14 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
 
     Returns:
         A module of the same class with fewer channels, heads or features, in the same mode and on the same device.
+        The configuration of a Hugging Face model follows where the plan says how, otherwise when ``save_pretrained``
+        is called.
 
     Raises:
         PlanError: the plan was made for another model, or the model was cut already.
     """
     check_fingerprint(model, plan)
+    catch_up(model)
     pool = Pool()
     small = copy_with(model, lambda name, t: shrunk(name, t, plan, pool))
     for skip in plan.skips:
@@ -98,6 +101,6 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     for size in plan.sizes:
         sizes.write(small.get_submodule(size.module), size.attribute, size.value, size.index)
     sizes.follow_parameters(small, plan.slices)
-    follow_config(small, plan)
+    follow_config(small, plan, getattr(model, "config", None))
     small.secateur_plan = plan  # type: ignore[assignment]
     return small
