@@ -203,7 +203,7 @@ def run(
 ) -> None:
     """Run a study, or what is left of it: the same line goes on where it was stopped."""
     from secateur.study import run_study
-    from secateur.study.display import results, summary
+    from secateur.study.summary import results, summary
 
     told = Console(stderr=True) if as_json else console
     folder = out or Path("out") / recipe.stem

@@ -136,9 +136,9 @@ def test_the_page(cards: list[Card]):
     ids = re.findall(r' id="([^"]+)"', re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL))
     assert len(ids) == len(set(ids))
     names = re.findall(r'download="(comparison-[^"]+)"', page)
-    assert names == [f"comparison-{n}.csv" for n in ("verdicts", "table", "macs", "latency", "macs-latency")]
+    assert names == [f"comparison-{n}.csv" for n in ("verdicts", "methods", "table", "macs", "latency", "macs-latency")]
     own = page[page.index('<section class="run" id="comparison"') : page.index('id="run1"')]
-    assert own.count("secateur prune cifar-resnet20") == 5, "the reproduce line stands under every figure"
+    assert own.count("secateur prune cifar-resnet20") == 6, "the reproduce line stands under every figure"
     for drawing in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, flags=re.DOTALL):
         json.loads(drawing)
 

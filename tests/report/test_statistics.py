@@ -10,7 +10,7 @@ from scipy import stats
 
 from report.together import runs
 from secateur.report.cells import Cell, cells, higher_is_better
-from secateur.report.statistics import Paired, comparisons, interval, plus_minus, spread
+from secateur.report.statistics import Paired, between_methods, comparisons, interval, plus_minus, spread
 
 
 def _pairs(raw: dict[str, Any], **accuracies: tuple[float, ...]) -> tuple[Paired, ...]:
@@ -192,3 +192,44 @@ def test_a_cap_on_scratch_b_is_no_other_setting(raw: dict[str, Any]):
         "scratch-B",
     ]
     assert len(comparisons(joined)) == 2
+
+
+def test_methods_are_compared_where_all_else_is_equal(raw: dict[str, Any]):
+    cards = runs(raw, {"finetune": (0.90, 0.91, 0.92), "none": (0.5, 0.5, 0.5)}, method="l1")
+    cards += runs(raw, {"finetune": (0.93, 0.92, 0.94), "none": (0.5, 0.6, 0.4)}, method="thinet")
+    cards += runs(raw, {"finetune": (0.99, 0.99, 0.99)}, method="random", budget={"macs": 0.7})
+    (tuned, (one,)), (cut, (other,)) = between_methods(cells(cards))
+    assert tuned == "cifar-resnet20 on cifar10 (test, 10 000 images), macs 50\u00a0%, round to 1, fine-tune"
+    assert cut.endswith("as cut")
+    assert one.differences == pytest.approx((-3, -1, -2))
+    found = stats.ttest_rel((90, 91, 92), (93, 92, 94)).confidence_interval(0.95)
+    low, high = (f"{abs(v):.2f}" for v in found)
+    assert one.verdict() == (
+        f"no evidence of a difference between l1 and thinet, n = 3 "
+        f"(l1 minus thinet: \u22122.00 points, 95 % CI \u2212{low} to +{high})"
+    )
+    assert other.verdict().startswith("no evidence of a difference between l1 and thinet, n = 3")
+    sure = runs(raw, {"finetune": (0.931, 0.941, 0.952)}, method="thinet") + cards[:3]
+    ((_, (pair,)),) = between_methods(cells(sure))
+    assert pair.verdict().startswith("thinet is better than l1 by 3.13 points, n = 3 (thinet minus l1: +3.13 points")
+
+
+def test_methods_are_not_compared_across_learning_rates(raw: dict[str, Any]):
+    cards = runs(raw, {"finetune": (0.90, 0.91, 0.92)}, method="l1")
+    other = runs(raw, {"finetune": (0.93, 0.92, 0.94)}, method="thinet")
+    for card in other:
+        assert card.recovery is not None
+        card.recovery.settings["lr"] = 0.01
+    assert between_methods(cells(cards + other)) == ()
+
+
+def test_options_belong_to_the_method(raw: dict[str, Any]):
+    cards = runs(raw, {"finetune": (0.90, 0.91, 0.92)}, method="l1", recipe={"ranking": "layer"})
+    recipe = {"ranking": "raw", "options.penalty": 0.1}
+    cards += runs(raw, {"finetune": (0.93, 0.92, 0.94)}, method="slimming", recipe=recipe)
+    assert len(between_methods(cells(cards))) == 1
+    cards += runs(raw, {"finetune": (0.93, 0.92, 0.94)}, method="slimming", recipe={**recipe, "options.penalty": 1.0})
+    ((_, pairs),) = between_methods(cells(cards))
+    assert [pair.names for pair in pairs] == [("l1", "slimming (penalty 0.1)"), ("l1", "slimming (penalty 1.0)")]
+    different = runs(raw, {"finetune": (0.93, 0.92, 0.94)}, method="sfp", recipe={"protect": ["conv1"]})
+    assert between_methods(cells(cards[:3] + different)) == ()

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from secateur.card import Card, Exactness, Measurement, Recovery, write_card
-from secateur.study.display import summary
 from secateur.study.recipe import Study
 from secateur.study.runner import Status
 from secateur.study.stages import Stage, StudyPlan
 from secateur.study.store import Row
 from secateur.study.study import Finished
+from secateur.study.summary import summary
 
 
 def _card(seed: int, recovery: str, accuracy: float) -> Card:

@@ -16,7 +16,7 @@ import pytest
 from secateur import cli
 from secateur.card import read_card
 from secateur.study import run_study
-from secateur.study.display import results
+from secateur.study.summary import results
 from secateur.surgery import load
 
 Done = tuple[Path, list[dict[str, Any]]]

@@ -56,6 +56,7 @@ class Cell:
         model, data, method, budget: as the cards say them.
         detail: in what else this setting differs from others of the same names, as words; mostly empty.
         recovery: its name, ``"none"`` for a network left as it was cut.
+        way: equal for all cells that were recovered alike: its name and settings.
         variant: in what this recovery differs from another of the same name, such as ``lr 0.01``; mostly empty.
         quality: the name of the quality.
         outcomes: one for every seed, by seed.
@@ -69,6 +70,7 @@ class Cell:
     budget: str
     detail: str
     recovery: str
+    way: str
     variant: str
     quality: str
     outcomes: tuple[Outcome, ...]
@@ -153,8 +155,8 @@ def cells(cards: Sequence[Card]) -> tuple[Cell, ...]:
         outcomes = tuple(found[key][seed] for seed in sorted(found[key]))
         made.append(
             Cell(
-                key[0], *_names(card), _differing(setting, same), recovery, _differing(how, ways), name, outcomes,
-                repeats.get(key, 0),
+                key[0], *_names(card), _differing(setting, same), recovery, key[1], _differing(how, ways), name,
+                outcomes, repeats.get(key, 0),
             )
         )  # fmt: skip
     return tuple(made)

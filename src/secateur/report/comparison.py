@@ -13,7 +13,7 @@ from secateur.report.figure import Figure, Sheet
 from secateur.report.macs_latency import macs_latency_figure
 from secateur.report.published import protocol_differences, published_rows
 from secateur.report.published_tables import Row
-from secateur.report.statistics import LEVEL, Paired, comparisons, plus_minus, spread
+from secateur.report.statistics import LEVEL, Paired, between_methods, comparisons, plus_minus, spread
 from secateur.report.trade_off import trade_off_figure
 
 _MAX_LINES = 5
@@ -43,6 +43,7 @@ class Overview:
     Attributes:
         cells: runs that are repeats of each other.
         pairs: the questions that the cells answer.
+        rivals: methods against each other, with what they share in words.
         rows: of the table of drops.
         figures: charts, one set for every model and data set, with a heading of its own (empty for a single one).
         beside: published rows.
@@ -52,6 +53,7 @@ class Overview:
 
     cells: tuple[Cell, ...]
     pairs: tuple[Paired, ...]
+    rivals: tuple[tuple[str, tuple[Paired, ...]], ...]
     rows: tuple[DropRow, ...]
     figures: tuple[tuple[str, tuple[Figure, ...]], ...]
     beside: tuple[Beside, ...]
@@ -66,14 +68,15 @@ def overview(cards: Sequence[Card], colours: Mapping[str, str]) -> Overview | No
     joined = cells(cards) if len(cards) > 1 else ()
     if not joined:
         return None
-    pairs = comparisons(joined)
+    pairs, rivals = comparisons(joined), between_methods(joined)
     return Overview(
         joined,
         pairs,
+        rivals,
         drop_rows(joined),
         _figures(joined, dict(colours)),
         published(joined),
-        _notes(cards, joined, pairs),
+        _notes(cards, joined, bool(pairs or rivals)),
         _each(units.listed(card.hardware) for card in cards),
         _each(", ".join(f"{k} {v}" for k, v in card.versions.items()) for card in cards),
         _each(card.reproduce for card in cards),
@@ -126,8 +129,9 @@ def verdict_sheet(pairs: Sequence[Paired]) -> Sheet:
         numbers = (None,) * 4 if found is None else tuple(
             round(v, 6) for v in (found.mean, found.std, found.low, found.high)
         )  # fmt: skip
-        cell = pair.first
-        lines.append((cell.model, cell.data, cell.what, pair.first.how, pair.second.how, *numbers,
+        cell, same = pair.first, pair.first.method == pair.second.method
+        setting = cell.what if same else f"{cell.budget}, {cell.how}"
+        lines.append((cell.model, cell.data, setting, *pair.names, *numbers,
                       len(pair.differences), pair.verdict()))  # fmt: skip
     level = f"{100 * LEVEL:g} % CI"
     columns = ("model", "data", "setting", "first", "minus", "mean difference", "sample standard deviation",
@@ -160,9 +164,9 @@ def _way(latency: Latency | None) -> str:
     return ", ".join(f"{k} {v}" for k, v in sorted(latency.settings.items())) if latency else ""
 
 
-def _notes(cards: Sequence[Card], joined: Sequence[Cell], pairs: Sequence[Paired]) -> tuple[str, ...]:
+def _notes(cards: Sequence[Card], joined: Sequence[Cell], verdicts: bool) -> tuple[str, ...]:
     notes = []
-    if pairs:
+    if verdicts:
         notes.append(
             "No evidence of a difference is not evidence of none: the interval says how large it may be, for other "
             "seeds and the same test examples. Each interval stands for itself: of many, about one in "

@@ -126,6 +126,7 @@ def _overview(found: Overview | None) -> dict[str, Any] | None:
         "table": drop_cells(found.rows),
         "sheet": drop_sheet(found.rows),
         "verdicts": verdict_sheet(found.pairs),
+        "rivals": verdict_sheet([pair for _, pairs in found.rivals for pair in pairs]),
         "published": beside_sheet(found.beside),
         "sets": [(title, [(figure, _script_safe(figure)) for figure in figures]) for title, figures in found.figures],
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +54,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """One recovery minus another, over the seeds that both have, with all else equal.
+    """One recovery minus another, or one method minus another, over the seeds that both have, with all else equal.
 
     Attributes:
         first, second: the cells.
@@ -81,25 +83,45 @@ class Paired:
             return "none"
         return "first" if (found.mean > 0) == higher_is_better(self.first.quality) else "second"
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What is compared: two recoveries, or two methods."""
+        if self.first.method == self.second.method:
+            return self.first.how, self.second.how
+        return _judge(self.first), _judge(self.second)
+
+    def _better(self) -> tuple[str, str]:
+        """What it means when the first is better, and what when the second is."""
+        known = PAIRS.get((self.first.recovery, self.second.recovery))
+        one, other = self.names
+        return known or (f"{one} is better than {other}", f"{other} is better than {one}")
+
+    def _nothing(self) -> str:
+        one, other = self.names
+        if self.first.method != self.second.method:
+            return f"no evidence of a difference between {one} and {other}"
+        return f"no evidence that {self._better()[0]}"
+
     def verdict(self) -> str:
         """The finding in plain words with the numbers it rests on."""
-        n, names = len(self.differences), f"{self.first.how} minus {self.second.how}"
+        n, (one, other) = len(self.differences), self.names
+        names = f"{one} minus {other}"
         found, unit = self.interval, " points" if is_fraction(self.first.quality) else ""
         if found is None or found.n < FEWEST:
             told = f": {', '.join(_number(d) for d in self.differences)}{unit}" if n else ""
             return f"n = {n}: too few seeds for a verdict ({FEWEST} or more), {names}{told}"
         digits = _digits(found)
         mean, low, high = (units.signed(v, digits) for v in (found.mean, found.low, found.high))
-        helps, harms = PAIRS[self.first.recovery, self.second.recovery]
+        helps, harms = self._better()
         if found.std == 0:
             same = f"{names}: {mean}{unit} with every seed, so there is no interval"
             if not found.mean:
-                return f"no evidence that {helps}, n = {n} ({same})"
+                return f"{self._nothing()}, n = {n} ({same})"
             better = helps if (found.mean > 0) == higher_is_better(self.first.quality) else harms
             return f"with every seed alike {better}, n = {n} ({same})"
         why = f"n = {n} ({names}: {mean}{unit}, {100 * LEVEL:g} % CI {low} to {high})"
         if self.finding == "none":
-            return f"no evidence that {helps}, {why}"
+            return f"{self._nothing()}, {why}"
         by = f"{abs(found.mean):.{digits}f}{unit}"
         return f"{helps if self.finding == 'first' else harms} by {by}, {why}"
 
@@ -150,6 +172,31 @@ def comparisons(cells: Sequence[Cell]) -> tuple[Paired, ...]:
         for second in cells
         if second.recovery == other and second.setting == first.setting
     )
+
+
+def between_methods(cells: Sequence[Cell]) -> tuple[tuple[str, tuple[Paired, ...]], ...]:
+    """Every pair of cells that differ in the method and its options only: what they share, in words, and the pairs."""
+    alike: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault((_but_for_the_method(cell), cell.way), []).append(cell)
+    found = []
+    for own in alike.values():
+        pairs = [paired(a, b) for a, b in itertools.combinations(own, 2) if a.method != b.method]
+        if pairs:
+            # A method that was recovered in one way only does not say in which.
+            how = max((cell.how for cell in own), key=len)
+            words = (f"{own[0].model} on {own[0].data}", own[0].budget, how)
+            found.append((", ".join(filter(None, words)), tuple(pairs)))
+    return tuple(found)
+
+
+def _but_for_the_method(cell: Cell) -> str:
+    said = json.loads(cell.setting)
+    return json.dumps({k: v for k, v in said.items() if k.partition(".")[0] not in ("method", "options", "ranking")})
+
+
+def _judge(cell: Cell) -> str:
+    return f"{cell.method} ({cell.detail})" if cell.detail else cell.method
 
 
 def plus_minus(found: Spread | None, digits: int = 2, sign: bool = False) -> str:
