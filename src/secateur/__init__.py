@@ -8,6 +8,7 @@ from secateur.graph import Cost as Cost
 from secateur.graph import PruningGraph as PruningGraph
 from secateur.graph import lock as lock
 from secateur.graph import register_rule as register_rule
+from secateur.graph import select_channels as select_channels
 from secateur.graph import trace as trace
 from secateur.methods import methods as methods
 from secateur.pipeline import Result as Result
@@ -41,6 +42,7 @@ __all__ = [
     "register_rule",
     "save",
     "score",
+    "select_channels",
     "trace",
     "verify",
 ]

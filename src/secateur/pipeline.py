@@ -14,7 +14,7 @@ from torch import nn
 from secateur._errors import UsageError
 from secateur.budget import Budget, Goal
 from secateur.card import Card, Comparison, Exactness, GroupWidth, Latency, Measurement, Recovery
-from secateur.graph import PruningGraph, trace
+from secateur.graph import PruningGraph, selectors_of, trace, without_whole_selectors
 from secateur.job import Job, job, settings
 from secateur.measure import compare as compare_latency
 from secateur.measure import hardware, model_bytes, speedup, versions
@@ -158,7 +158,7 @@ def rehearse(
         raise UsageError("this needs training data: pass train_data=, batches (x, y)")
     if out is not None:
         check_folder(Path(out))
-    graph = trace(model, example_inputs)
+    graph = trace(asked.method.prepare(model, example_inputs), example_inputs)
     if isinstance(asked.method, WeightMethod):
         asked.method.masks(graph, asked.goal, Evidence(seed=asked.seed))
     else:
@@ -182,6 +182,10 @@ def cut_down(
     """
     model, method, goal = graph.model, asked.method, asked.goal
     trail.notes += graph.warnings
+    if readers := selectors_of(model):
+        trail.notes.append(
+            f"{len(readers)} layers read through channel selectors, so the streams that they read stay whole"
+        )
     torch.manual_seed(asked.seed)
     dense_quality = trail.quality(model)
     trail.point("dense", 0, dense_quality)
@@ -212,6 +216,7 @@ def cut_down(
         )
     quality = trail.quality(small)
     trail.point("cut", 0, quality, event="cut")
+    model = without_whole_selectors(model)
     latency = _latency(model, small, example_inputs, asked.latency_runs, trail)
     why, shape = plan.why, _shape(example_inputs)
     card = Card(

@@ -119,6 +119,9 @@ def test_he_s_resnet_with_its_samplers():
     preset = PRESETS["resnet50-2x"]
     rows = iter(zip(preset.inputs, preset.kept["conv1"], preset.kept["conv2"], strict=True))
     macs = bottleneck_macs([[next(rows) for _ in range(count)] for count in preset.blocks])
+    model = build("torchvision:resnet50").eval()
+    graph = sc.trace(sc.select_channels(model, torch.zeros(1, 3, 224, 224)), torch.zeros(1, 3, 224, 224))
+    assert graph.cost(preset_widths("resnet50-2x", graph)).macs == macs == 2_730_129_076
     # Half only in its first author's counting. Liu trains Scratch-B for 132 of 90 epochs, which is 1.47 times by a
     # counter that has norms and activations in it.
     assert graph_of("torchvision:resnet50").cost().macs / macs == pytest.approx(1.498, abs=1e-3)

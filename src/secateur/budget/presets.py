@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from secateur._errors import UnknownName, UsageError
-from secateur.graph import PruningGraph
+from secateur.graph import PruningGraph, selectors_of
 
 Widths = tuple[int, ...]
 
@@ -27,8 +27,9 @@ class Preset:
         blocks: residual blocks per stage, empty for a plain network.
         kept: units that stay. In a residual network, by the name of the convolution inside a block: one number per
             block, front to back. In a plain one under ``features``: one number per convolution.
-        inputs: of He's ResNet only: how many channels of the stream the first convolution of each block reads. Widths
-            do not say that; it takes a channel sampler in front of the block.
+        inputs: of He's ResNet only: how many channels of the stream the first convolution of each block reads. That
+            takes a channel sampler in front of the block (:func:`secateur.select_channels`); in a network without, only
+            what lies inside the blocks is cut.
         share: of the rule: of every width that can be cut so much stays, truncated.
     """
 
@@ -115,7 +116,7 @@ def preset_widths(name: str, graph: PruningGraph) -> dict[str, int]:
     if preset.share is not None:
         least = {g.name: g.least for g in graph.prunable}
         return {g: max(least.get(g, 1), _kept(w, preset.share)) for g, w in graph.widths.items()}
-    names = _block_groups(preset) if preset.blocks else _plain_groups(preset, graph)
+    names = _block_groups(preset, graph) if preset.blocks else _plain_groups(preset, graph)
     problem = _difference(preset, names, graph)
     if problem is not None:
         raise UsageError(
@@ -124,9 +125,12 @@ def preset_widths(name: str, graph: PruningGraph) -> dict[str, int]:
     return names
 
 
-def _block_groups(preset: Preset) -> dict[str, int]:
+def _block_groups(preset: Preset, graph: PruningGraph) -> dict[str, int]:
     places = [f"layer{stage}.{i}" for stage, count in enumerate(preset.blocks, 1) for i in range(count)]
-    return {f"{p}.{part}": w for part, widths in preset.kept.items() for p, w in zip(places, widths, strict=True)}
+    kept = dict(preset.kept)
+    if selectors_of(graph.model):
+        kept["conv1 input"] = preset.inputs
+    return {f"{p}.{part}": w for part, ws in kept.items() if ws for p, w in zip(places, ws, strict=True)}
 
 
 def _plain_groups(preset: Preset, graph: PruningGraph) -> dict[str, int]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from secateur.graph.selector import ChannelSelector
+
 
 class SlimMultiheadAttention(nn.MultiheadAttention):
     """``nn.MultiheadAttention`` whose heads may be fewer than ``embed_dim / head_dim``.
@@ -134,3 +136,5 @@ def adapt_module(module: nn.Module) -> None:
     """What :func:`adapt` does to one module."""
     if type(module) is nn.MultiheadAttention:
         SlimMultiheadAttention.adopt(module)
+    elif type(module) is ChannelSelector:
+        module.watch()

@@ -7,20 +7,20 @@ Here: from the front, every layer sees what the network behind the cuts so far g
 layers lost; the last layer of a residual block also makes up for what the shortcut lost. The LASSO runs on Gram
 matrices, as one exact path.
 Differs: one LASSO and one final least squares, as in the released code, no alternation. The paper puts a channel
-sampler in front of residual blocks; here the width of a residual stream is one group like any other (protect it to
-leave it alone).
+sampler in front of residual blocks, as ``selectors`` does; without them the width of a residual stream is one group
+like any other (protect it to leave it alone).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from secateur.graph import PruningGraph
+from secateur.graph import PruningGraph, select_channels
 from secateur.methods.protocol import Evidence, Method
 from secateur.scores import Scores, score
 from secateur.solvers import Contributions, select_by_lasso
@@ -38,15 +38,21 @@ class Reconstruction(Method):
     Args:
         images: calibration images; by default up to 2,000 (the paper takes 5,000).
         positions: places of a layer's output per image.
+        selectors: put a channel sampler in front of every residual block, so that its first layer reads channels of
+            its own and the stream stays whole, as the paper does (:func:`secateur.select_channels`).
     """
 
     images: int | None = None
     positions: int = 10
+    selectors: bool = False
 
     name: ClassVar[str] = "reconstruction"
     summary: ClassVar[str] = "chooses by a LASSO on the next layer's output and refits that layer (He 2017)"
     ranking: ClassVar[str] = "layer"
     needs_data: ClassVar[bool] = True
+
+    def prepare(self, model: nn.Module, example_inputs: Any) -> nn.Module:
+        return select_channels(model, example_inputs) if self.selectors else model
 
     def _refitter(self, graph: PruningGraph, evidence: Evidence) -> Refitter:
         return Refitter(graph, Calibration(evidence.data or (), self.images, self.positions, evidence.seed))

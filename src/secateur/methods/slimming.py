@@ -6,7 +6,9 @@ Idea: an L1 penalty on the scales of the batch norms drives those of unimportant
 Here: ``penalty * sign(scale)`` is added to the gradient of every batch-norm scale; all scales of the network are then
 ranked together, as they are, and the smallest go until the budget holds.
 Differs: the paper sets the share of channels, here the budget sets the threshold. Where several norms scale one unit
-(a residual sum) the largest counts. Units that no batch norm scales get a gate of their own, under the same penalty,
+(a residual sum) the largest counts; with ``selectors`` every norm in front of a block loses channels for itself, and
+the sum stays whole. The paper keeps that norm whole and selects behind it; here the selection is in front, which is the
+same function of a smaller norm. Units that no batch norm scales get a gate of their own, under the same penalty,
 so that networks without batch norms can be slimmed as well.
 """
 
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from secateur.gates import Gates, attach, norm_scales
-from secateur.graph import PruningGraph
+from secateur.graph import PruningGraph, select_channels
 from secateur.methods.protocol import Evidence, Law, Method
 from secateur.scores import Scores, rows
 
@@ -33,16 +35,22 @@ class Slimming(Method):
     Args:
         penalty: 1e-4 for VGG-19, 1e-5 for PreResNet-164, DenseNet-40 and ImageNet's VGG-11 (section 4.1 of the paper).
         epochs, lr: of the sparse training; by default those of the dense training.
+        selectors: in pre-activation and dense networks, let every block choose the channels of the stream that it
+            reads, and leave the stream whole, as the paper does (:func:`secateur.select_channels`).
     """
 
     penalty: float = 1e-4
     epochs: int | None = None
     lr: float | None = None
+    selectors: bool = False
 
     name: ClassVar[str] = "slimming"
     summary: ClassVar[str] = "trains with an L1 penalty on batch-norm scales; the smallest go (Liu 2017)"
     ranking: ClassVar[str] = "raw"
     trains: ClassVar[bool] = True
+
+    def prepare(self, model: nn.Module, example_inputs: Any) -> nn.Module:
+        return select_channels(model, example_inputs, norms_only=True) if self.selectors else model
 
     def schedule(self) -> Mapping[str, Any]:
         return {k: v for k, v in (("epochs", self.epochs), ("lr", self.lr)) if v is not None}

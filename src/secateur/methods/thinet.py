@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
-from secateur.graph import PruningGraph
+from secateur.graph import PruningGraph, select_channels
 from secateur.methods.protocol import Evidence, Method
 from secateur.scores import Scores, score
 from secateur.solvers import remove_greedily
@@ -32,15 +32,21 @@ class ThiNet(Method):
     Args:
         images: calibration images; by default up to 2,000 (the paper takes about 10 of every class).
         positions: places of a layer's output per image.
+        selectors: leave residual streams whole, and let every block choose the channels that it reads
+            (:func:`secateur.select_channels`); the paper leaves them whole without.
     """
 
     images: int | None = None
     positions: int = 10
+    selectors: bool = False
 
     name: ClassVar[str] = "thinet"
     summary: ClassVar[str] = "removes what the next layer misses least, and rescales the rest (Luo 2017)"
     ranking: ClassVar[str] = "layer"
     needs_data: ClassVar[bool] = True
+
+    def prepare(self, model: nn.Module, example_inputs: Any) -> nn.Module:
+        return select_channels(model, example_inputs) if self.selectors else model
 
     def _refitter(self, graph: PruningGraph, evidence: Evidence) -> Refitter:
         calibration = Calibration(evidence.data or (), self.images, self.positions, evidence.seed)

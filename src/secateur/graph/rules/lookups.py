@@ -9,6 +9,7 @@ import torch
 from secateur.graph.labels import Labels, compressed, varying
 from secateur.graph.rules import experts
 from secateur.graph.rules.registry import rule
+from secateur.graph.rules.selections import is_selection, selected
 from secateur.graph.trees import tensors
 
 
@@ -88,7 +89,9 @@ def _taken(indices: list) -> tuple[list[int], int]:
 def index_select(run, func, args, kwargs, out) -> None:
     """The same along one axis."""
     axis = args[1] % max(args[0].dim(), 1)
-    index(run, torch.ops.aten.index.Tensor, (args[0], [*[None] * axis, args[2]]), {}, out)
+    if is_selection(args[2]):
+        return selected(run, args[0], axis, out)
+    return index(run, torch.ops.aten.index.Tensor, (args[0], [*[None] * axis, args[2]]), {}, out)
 
 
 @rule("index_put", "_index_put_impl")
