@@ -76,6 +76,7 @@ def prune(
     scratch_b_cap: Annotated[float | None, typer.Option(help="Scratch-B: at most so many times the epochs.")] = None,
     recalibrate: Annotated[int, typer.Option(help="Re-estimate batch norms on so many batches after the cut.")] = 0,
     compare: Annotated[str, typer.Option(help="More recoveries for the table: scratch-e,scratch-b.")] = "",
+    teacher: Annotated[str | None, typer.Option(help="dense or none: who teaches; the method knows its own.")] = None,
     train: Annotated[int, typer.Option(help="Train the dense model first, for so many epochs.")] = 0,
     weights: Weights = None,
     pretrained: Pretrained = False,
@@ -117,6 +118,7 @@ def prune(
         "recover_lr": recover_lr,
         "scratch_b_cap": scratch_b_cap,
         "compare": _names(compare),
+        "teacher": teacher,
         "round_to": round_to,
         "ranking": ranking,
         "protect": _names(protect),
@@ -137,6 +139,11 @@ def prune(
         raise UsageError(
             f"{model!r} has no weights yet: pass --weights FILE.safetensors, --pretrained, "
             "or --train EPOCHS to train it first"
+        )
+    if asked.taught and not (weights or pretrained or train or carries_weights(model)):
+        raise UsageError(
+            f"{model!r} has no weights yet, so it cannot teach: pass --train EPOCHS or --weights FILE.safetensors, "
+            "or --teacher none"
         )
     bench = set_up(
         model,

@@ -11,6 +11,8 @@ from secateur.budget import Budget, Goal
 from secateur.methods import REGISTRY, Method, configure, find
 from secateur.training import RECOVERIES, TrainConfig, recovery
 
+TEACHERS = ("dense", "none")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -19,6 +21,7 @@ class Job:
     Attributes:
         method: with its options set.
         goal: what may remain.
+        teacher: ``"dense"`` or ``"none"``; by default the method's own.
         recover, epochs, recover_lr, scratch_b_cap, compare, config, recalibrate_batches, latency_runs, seed: see
             :func:`prune`.
 
@@ -33,17 +36,26 @@ class Job:
     recover_lr: float | None = None
     scratch_b_cap: float | None = None
     compare: tuple[str, ...] = ()
+    teacher: str | None = None
     config: TrainConfig = field(default_factory=TrainConfig)
     recalibrate_batches: int = 0
     latency_runs: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.teacher not in (None, *TEACHERS):
+            raise UnknownName("teacher", str(self.teacher), TEACHERS)
         for name in (self.recover, *self.compare):
             if name not in RECOVERIES:
                 raise UnknownName("recovery", name, RECOVERIES)
             own = self.epochs if name == self.recover else None
             recovery(name, self.config, 1, 1, own, self.scratch_b_cap)
+
+    @property
+    def taught(self) -> bool:
+        """Whether the dense network is the teacher in whatever is trained after the cut."""
+        after = any(name != "none" for name in (self.recover, *self.compare))
+        return after and (self.teacher or self.method.teacher) == "dense"
 
     @property
     def trains(self) -> bool:
@@ -59,6 +71,7 @@ class Job:
             "recover": self.recover,
             **{k: v for k in ("epochs", "recover_lr", "scratch_b_cap") if (v := getattr(self, k)) is not None},
             "compare": list(self.compare),
+            **({} if self.teacher is None else {"teacher": self.teacher}),
             "seed": self.seed,
             "round_to": self.goal.round_to,
             "ranking": self.goal.ranking or self.method.ranking,

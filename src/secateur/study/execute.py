@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from secateur.study.job import Job, Progress
 from secateur.surgery import load, save
 from secateur.surgery.files import state
 from secateur.training import EpochRecord, TrainConfig, fit, recovery
+from secateur.training.distill import Tutor
 from secateur.workbench import Bench, parse_shape, set_up
 
 DENSE_WEIGHTS = "model.safetensors"
@@ -111,13 +113,14 @@ def _recover(job: Job, progress: Progress) -> None:
     """Recover the network that was cut; leaves an ordinary folder of a run."""
     out, words, before = Path(job.result), job.where["recipe"], Path(job.needs["cut"])
     asked = _asked(words)
-    bench = _start(job, None)
+    bench = _start(job, job.needs.get("dense"))
     _copy_log(before, out)
     card = read_card(before / "card.json")
+    tutor = Tutor("dense", copy.deepcopy(bench.model)) if asked.taught else None
     small = load(before, model=bench.model)
     trail = _trail(job, bench, progress, max(1, _recovery_epochs(asked, card)))
     trail.history, trail.notes = list(card.history), list(card.notes)
-    small, final = bring_back(small, card, asked, bench.train, trail)
+    small, final = bring_back(small, card, asked, bench.train, trail, tutor)
     final = _addressed(final, job)
     write_run(small, final, words, out, bench.source)
 
@@ -176,6 +179,7 @@ def _asked(words: Mapping[str, Any]) -> Asked:
         scratch_b_cap=words.get("scratch_b_cap"),
         recalibrate_batches=words["recalibrate"],
         latency_runs=words["latency_runs"],
+        teacher=words.get("teacher"),
     )
 
 

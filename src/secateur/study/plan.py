@@ -112,10 +112,10 @@ def _chain(run: RunRecipe, data: list[str], weights: str | None) -> Sequence[Sta
         **({} if job.scratch_b_cap is None else {"scratch_b_cap": job.scratch_b_cap}),
         "training": None if job.recover == "none" and not job.compare else _training(config),
         "seed": job.seed,
+        **({"teacher": "dense"} if job.taught else {}),
     }
-    last = Stage(
-        "recover", recover, (cutting.address,), f"{name}-{job.recover}-s{job.seed}", recipe, effort=_effort(run)
-    )
+    needs = (cutting.address, *(s.address for s in chain if job.taught))
+    last = Stage("recover", recover, needs, f"{name}-{job.recover}-s{job.seed}", recipe, effort=_effort(run))
     return [*chain, cutting, last]
 
 

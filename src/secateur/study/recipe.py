@@ -33,7 +33,7 @@ from secateur._errors import FileError, SecateurError, UnknownName, UsageError
 from secateur._user_code import is_user_code
 from secateur.budget import PRESETS, RANKINGS, Budget
 from secateur.data import names as data_names
-from secateur.job import Job, job
+from secateur.job import TEACHERS, Job, job
 from secateur.methods import REGISTRY, find
 from secateur.models import carries_weights, default_input_shape
 from secateur.training import RECOVERIES, TrainConfig
@@ -228,6 +228,7 @@ class _Grid(_Table):
     recover_lr: Many[Annotated[float, Field(gt=0)]] = ()
     scratch_b_cap: Many[Annotated[float, Field(ge=1)]] = ()
     compare: ManyLists[Annotated[str, _one_of("recovery", RECOVERIES)]] = ()
+    teacher: Many[Annotated[str, _one_of("teacher", TEACHERS)]] = ()
     train: Many[CountOrNone] = ()
     base_epochs: Many[Count] = ()
     lr: Many[float] = ()
@@ -251,7 +252,7 @@ class _Grid(_Table):
 # -- from the file to runs ------------------------------------------------------------------------------------------
 
 _LAST = ("recover", "seed")
-_JOB = ("method", "compare", "round_to", "ranking", "protect", "floor", "uniform", "recover")
+_JOB = ("method", "compare", "teacher", "round_to", "ranking", "protect", "floor", "uniform", "recover")
 _PLACE = ("data_dir", "weights", "pretrained", "limit", "limit_test", "input")
 _SHORT = {"lr": "lr", "batch_size": "batch_size", "base_epochs": "epochs", "seed": "seed"}
 
@@ -377,6 +378,8 @@ def _run(cell: Mapping[Any, Any], grid: _Grid) -> RunRecipe:
         recalibrate_batches=cell.get("recalibrate", 0),
         latency_runs=cell.get("latency_runs", 50),
     )
+    if asked.taught and not has_weights:
+        raise UsageError(f'{model!r} has no weights yet, so it cannot teach: say train = EPOCHS, or teacher = "none"')
     return RunRecipe(model, cell["data"], asked, train, **place)
 
 

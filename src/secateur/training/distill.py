@@ -7,6 +7,7 @@ temperature of Dong, Yang, "Network Pruning via Transformable Architecture Searc
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from secateur._errors import UsageError
 from secateur.graph.capture import as_call
 from secateur.measure import evaluation_mode
 from secateur.training.gradients import Objective
+from secateur.training.schedule import TrainConfig
 
 SHARE = 0.9
 TEMPERATURE = 4.0
@@ -79,6 +81,31 @@ def distillation(
         return distillation_loss(logits, told, y, share, temperature, label_smoothing), logits
 
     return objective
+
+
+@dataclass(frozen=True)
+class Tutor:
+    """A teacher with a name, as a recovery is given it.
+
+    Attributes:
+        name: for the card.
+        network: what teaches.
+    """
+
+    name: str
+    network: nn.Module
+    share: float = SHARE
+    temperature: float = TEMPERATURE
+
+    def objective(self, config: TrainConfig) -> Objective:
+        """See :func:`distillation`; the labels are smoothed as the configuration says."""
+        return distillation(
+            self.network, share=self.share, temperature=self.temperature, label_smoothing=config.label_smoothing
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """As a card says it."""
+        return {"teacher": self.name, "teacher_share": self.share, "teacher_temperature": self.temperature}
 
 
 def check_teacher(teacher: nn.Module, student: nn.Module, example_inputs: Any) -> None:
