@@ -64,6 +64,21 @@ class Trail:
     def epoch(self, record: EpochRecord) -> None:
         """Called after every epoch of a training."""
 
+    def keep(self, files: Mapping[str, str]) -> None:
+        """Texts that lie beside the usual files, by name.
+
+        Raises:
+            FileError: they cannot be written.
+        """
+        if self.out is None:
+            return
+        for name, text in files.items():
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+                write_atomic(self.out / name, text)
+            except OSError as error:
+                raise FileError(f"cannot write to {self.out}: {error.strerror or error}") from error
+
     def checkpoints(self, stage: str) -> Path | None:
         """Where the training of a stage keeps its checkpoint."""
         return None if self.out is None else self.out / "checkpoints" / stage

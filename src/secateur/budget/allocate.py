@@ -68,7 +68,7 @@ def plan(
         UsageError: unknown groups, a ranking that does not exist, numbers out of range, uniform widths that no
             configuration says together.
     """
-    _check(ranking, round_to, floor)
+    check_choices(ranking, round_to, floor)
     spared = protected(graph, protect)
     why: dict[str, Any] = {"ranking": ranking, "round_to": round_to, "floor": floor, "protect": list(protect)}
     if isinstance(budget, Budget):
@@ -104,7 +104,11 @@ def _best(scores: np.ndarray, count: int) -> np.ndarray:
     return np.flatnonzero(chosen)
 
 
-def _check(ranking: str, round_to: int, floor: float) -> None:
+def check_choices(ranking: str, round_to: int, floor: float) -> None:
+    """
+    Raises:
+        UsageError: a ranking that does not exist, or numbers out of range.
+    """
     if ranking not in RANKINGS:
         raise UnknownName("ranking", ranking, RANKINGS)
     problems = []
@@ -121,14 +125,19 @@ def _check_widths(graph: PruningGraph, scores: Mapping[str, Tensor], widths: Map
     for name, width in widths.items():
         if name not in scores or name not in dense:
             raise UnknownName("group", name, scores)
-        _sound(scores[name], name, dense[name])
+        sound(scores[name], name, dense[name])
         if not isinstance(width, int) or not 1 <= width <= dense[name]:
             problems.append(f"{name} has {dense[name]} units: keep 1 to {dense[name]} of them, not {width!r}")
     if problems:
         raise UsageError("\n".join(problems))
 
 
-def _sound(scores: Tensor, name: str, width: int) -> Tensor:
+def sound(scores: Tensor, name: str, width: int) -> Tensor:
+    """The scores of a group, float64 on the CPU.
+
+    Raises:
+        UsageError: another number of them, or some that are not finite.
+    """
     values = scores.detach().double().cpu()
     if values.shape != (width,) or not np.isfinite(values.numpy()).all():
         raise UsageError(f"the scores of {name} must be {width} finite numbers, got {_described(values)}")
@@ -173,7 +182,7 @@ def _lanes(
 ) -> tuple[list[Lane], dict[str, str]]:
     """What may be narrowed, and of ``uniform`` which roles are held back and why."""
     free = [g for g in graph.prunable if g.name not in spared and g.name in scores]
-    values = {g.name: _sound(scores[g.name], g.name, g.width).numpy() for g in free}
+    values = {g.name: sound(scores[g.name], g.name, g.width).numpy() for g in free}
     if uniform:
         sorted_out = uniform_lanes(graph, free)
         found, held = sorted_out.lanes, sorted_out.held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch import Tensor
 from secateur._errors import BudgetError, UsageError
 from secateur.budget.allocate import plan
 from secateur.budget.budget import Budget
+from secateur.budget.configuration import is_widths, read_widths
 from secateur.budget.presets import preset_widths
-from secateur.graph import PruningGraph
+from secateur.graph import Cost, PruningGraph
 from secateur.surgery import Plan
 
 
@@ -22,7 +23,8 @@ class Goal:
 
     Args:
         budget: what may remain; or give a ``preset``.
-        preset: predefined widths of a paper.
+        preset: predefined widths of a paper, or a file of widths (``widths.json`` of a run).
+        base: of what a budget is a share; by default the network at hand.
         ranking: ``None`` is the method's own.
 
     Raises:
@@ -36,6 +38,7 @@ class Goal:
     protect: tuple[str, ...] = ()
     floor: float = 0.1
     uniform: bool = False
+    base: Cost | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "protect", tuple(self.protect))
@@ -74,7 +77,7 @@ class Goal:
         made = plan(
             graph,
             scores,
-            self.budget if self.budget is not None else preset_widths(self.preset or "", graph),
+            self._absolute if self.budget is not None else self._predefined(graph),
             round_to=self.round_to,
             ranking=self.ranking or ranking,
             protect=self.protect,
@@ -83,11 +86,32 @@ class Goal:
         )
         return made.explain(preset=self.preset) if self.preset else made
 
+    @property
+    def _absolute(self) -> Budget:
+        """The budget as a number, if it is a share of something else than the network at hand."""
+        assert self.budget is not None
+        if self.base is None or self.budget.target > 1:
+            return self.budget
+        return Budget(**{self.budget.metric: self.budget.limit(self.base)})
+
+    def _predefined(self, graph: PruningGraph) -> dict[str, int]:
+        name = self.preset or ""
+        return read_widths(name).for_graph(graph, name) if is_widths(name) else preset_widths(name, graph)
+
+    def expansion(self, graph: PruningGraph) -> dict[str, int]:
+        """The groups that have to be wider than they are before the widths of a file can be cut out of them.
+
+        Raises:
+            FileError: the file cannot be read.
+        """
+        name = self.preset or ""
+        return read_widths(name).expansion(graph) if is_widths(name) else {}
+
     def holds(self, graph: PruningGraph) -> bool:
         """Whether the graph costs no more than the target with all that is left in it."""
         if self.budget is None:
             return False
-        return getattr(graph.cost({}), self.budget.metric) <= self.budget.limit(graph.cost())
+        return getattr(graph.cost({}), self.budget.metric) <= self._absolute.limit(graph.cost())
 
     def widths(self, graph: PruningGraph, ranking: str) -> dict[str, int]:
         """How many units of each group stay where every unit is worth the same: the same share of every group."""

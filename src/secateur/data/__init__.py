@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secateur.data.held_out import held_out as held_out
 from secateur.data.loaders import Loader as Loader
 from secateur.data.loaders import loader as loader
 from secateur.data.registry import DataEntry as DataEntry

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 from secateur.graph import Group, Member, PruningGraph
 from secateur.graph.blocks import Block
 
-_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
+NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.instancenorm._InstanceNorm)
 
 
 class Gates:
@@ -59,6 +59,12 @@ class Gates:
             parametrize.remove_parametrizations(module, attribute, leave_parametrized=True)
         self._places.clear()
 
+    def drop(self) -> None:
+        """Take them off and leave the weights as they were before."""
+        for module, attribute in dict.fromkeys(self._places):
+            parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+        self._places.clear()
+
 
 class _Scaled(nn.Module):
     def __init__(self, gates: Gates, name: str, axis: int, unit_of: Tensor):
@@ -84,11 +90,11 @@ def attach(graph: PruningGraph, groups: Iterable[Group]) -> Gates:
     """
     gates, parameters = Gates(), dict(graph.model.named_parameters())
     for group in groups:
-        members = [m for m in _where(graph.model, group) if m.tensor in parameters]
+        members = [m for m in where(graph.model, group) if m.tensor in parameters]
         gates.add(group.name, group.width, next(iter(parameters.values())).device)
         for member in members:
             size = parameters[member.tensor].shape[member.axis]
-            gates.scale(graph.model, group.name, member.tensor, member.axis, _unit_of(member, group.width, size))
+            gates.scale(graph.model, group.name, member.tensor, member.axis, unit_of(member, group.width, size))
     return gates
 
 
@@ -109,7 +115,8 @@ def attach_to_blocks(graph: PruningGraph, blocks: Sequence[Block], silenced: Seq
     return gates
 
 
-def _unit_of(member: Member, width: int, size: int) -> Tensor:
+def unit_of(member: Member, width: int, size: int) -> Tensor:
+    """The unit of every index on an axis of that size; ``width`` for an index that has none."""
     line = torch.full((size,), width, dtype=torch.int64)
     line[torch.as_tensor(member.positions).reshape(-1).long()] = torch.arange(width).repeat_interleave(
         member.positions.shape[1]
@@ -117,7 +124,8 @@ def _unit_of(member: Member, width: int, size: int) -> Tensor:
     return line
 
 
-def _where(model: nn.Module, group: Group) -> list[Member]:
+def where(model: nn.Module, group: Group) -> list[Member]:
+    """The axes that :func:`attach` scales: what reads the units, or else what makes them last."""
     readers = [m for m in group.members if m.role == "in"]
     if readers:
         return readers
@@ -129,5 +137,5 @@ def _where(model: nn.Module, group: Group) -> list[Member]:
 def _last(model: nn.Module, names: Sequence[str]) -> list[str]:
     """Of parameters that make the same thing one after another, those of the norms if there are any: behind a norm
     that sees its own input's scale, a gate on the layer before it would do nothing."""
-    norms = [n for n in names if isinstance(model.get_submodule(n.rpartition(".")[0]), _NORMS)]
+    norms = [n for n in names if isinstance(model.get_submodule(n.rpartition(".")[0]), NORMS)]
     return norms or list(names)

@@ -9,6 +9,7 @@ from secateur.methods.protocol import Method as Method
 from secateur.methods.protocol import WeightMethod as WeightMethod
 from secateur.methods.protocol import configure as configure
 from secateur.methods.protocol import find as find
+from secateur.methods.pruning_from_scratch import PruningFromScratch
 from secateur.methods.random import Random
 from secateur.methods.reconstruction import Reconstruction
 from secateur.methods.sfp import SFP
@@ -16,9 +17,8 @@ from secateur.methods.slimming import Slimming
 from secateur.methods.sss import SSS
 from secateur.methods.thinet import ThiNet
 
-REGISTRY: dict[str, type[Method]] = {
-    cls.name: cls for cls in (L1, ThiNet, Reconstruction, Slimming, SSS, SFP, Magnitude, Lottery, LotteryUnits, Random)
-}
+_ALL = (L1, ThiNet, Reconstruction, Slimming, SSS, SFP, Magnitude, Lottery, LotteryUnits, PruningFromScratch, Random)
+REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in _ALL}
 
 
 def methods() -> dict[str, str]:

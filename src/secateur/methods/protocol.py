@@ -55,7 +55,6 @@ class Method(ABC):
     Subclasses are frozen dataclasses; their fields are the method's options. Instances hold no state between runs:
     everything that a stage needs is passed to it. The stages, in order:
 
-    0. :meth:`prepare`: the network is given what the method needs to see it;
     1. :meth:`law`: if the method ``trains``, a copy of the dense network is trained under it first;
     2. :meth:`leave_out`: residual blocks that go as a whole;
     3. :meth:`choose`: which units stay, for methods that are told how many; or else
@@ -83,9 +82,9 @@ class Method(ABC):
     #: How often the network is trained before the judgement, if it is.
     rounds = 1
 
-    def prepare(self, model: nn.Module, example_inputs: Any) -> nn.Module:
-        """The network that is traced, trained and cut: the same function, maybe with channel selectors, in a copy."""
-        return model
+    def widened(self, graph: PruningGraph) -> Mapping[str, int]:
+        """Groups that are wider than in the network that was given while units are judged, with their widths."""
+        return {}
 
     def feasible(self, graph: PruningGraph, goal: Goal) -> None:
         """Refuse what cannot be reached, before anything is trained.
@@ -141,6 +140,10 @@ class Method(ABC):
     def judge(self, graph: PruningGraph, evidence: Evidence) -> Scores:
         """One score per unit of every group that can be cut; higher means more worth keeping."""
 
+    def spend(self, graph: PruningGraph, goal: Goal, evidence: Evidence) -> Plan | None:
+        """The plan, of methods that spend a budget in their own way; ``None`` leaves it to the stages before."""
+        return None
+
     def refit(self, graph: PruningGraph, plan: Plan, evidence: Evidence) -> nn.Module:
         """The dense network, in a copy, with weights that make up for what the plan removes.
 
@@ -151,6 +154,10 @@ class Method(ABC):
     def notes(self, evidence: Evidence) -> list[str]:
         """What the card should say of how it went."""
         return []
+
+    def files(self, graph: PruningGraph, plan: Plan, evidence: Evidence) -> Mapping[str, str]:
+        """What should lie in the run's folder beside its usual files: texts by name."""
+        return {}
 
     def record(self, evidence: Evidence) -> Mapping[str, Any]:
         """What the card should hold beside its own fields, in JSON's kinds: for the report."""

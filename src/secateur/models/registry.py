@@ -19,6 +19,7 @@ from secateur.models.cifar_vgg import CifarVGG
 from secateur.models.digits_resnet import digits_resnet
 from secateur.models.hugging_face import build_hugging_face, has_weights, hugging_face_input_shape
 from secateur.models.lenet5 import LeNet5
+from secateur.models.mobilenet_v1 import MobileNetV1
 from secateur.models.timm_models import build_timm, timm_input_shape
 from secateur.models.torchvision_models import build_torchvision, torchvision_input_shape
 from secateur.models.user_file import build_from_file
@@ -73,6 +74,7 @@ _BUILT_IN: dict[str, _BuiltIn] = {
     "cifar-densenet-bc100": _BuiltIn(
         partial(cifar_densenet, 100, True), _CIFAR, "CIFAR DenseNet-BC-100, growth 12, bottlenecks (Huang 2017)"
     ),
+    "mobilenet-v1": _BuiltIn(MobileNetV1, (3, 224, 224), "MobileNet-V1, 32 to 1024 channels (Howard 2017)"),
     "vgg16-gap": _BuiltIn(VGGGap, (3, 224, 224), "VGG-16 with global average pooling, for ImageNet (Luo 2017)"),
 }
 _SOURCES = (

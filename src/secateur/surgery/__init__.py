@@ -28,3 +28,4 @@ from secateur.surgery.sparse import masks_of as masks_of
 from secateur.surgery.sparse import n_of_m as n_of_m
 from secateur.surgery.verify import Verification as Verification
 from secateur.surgery.verify import verify as verify
+from secateur.surgery.widen import widen as widen

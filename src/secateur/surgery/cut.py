@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from secateur.graph import sizes
 from secateur.graph.adapters import adapt
 from secateur.graph.clone import copy_with
-from secateur.graph.selector import settle, with_selectors
 from secateur.surgery.plan import Plan, check_fingerprint
 from secateur.surgery.pool import Pool
 from secateur.surgery.pretrained import catch_up, follow_config
@@ -91,8 +90,8 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         PlanError: the plan was made for another model, or the model was cut already.
     """
-    if plan.selectors:
-        model = with_selectors(model, plan.selectors)
+    if plan.base is not None:
+        model = cut(model, plan.base)
     check_fingerprint(model, plan)
     catch_up(model)
     pool = Pool()
@@ -104,8 +103,6 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     for size in plan.sizes:
         sizes.write(small.get_submodule(size.module), size.attribute, size.value, size.index)
     sizes.follow_parameters(small, plan.slices)
-    if plan.selectors:
-        settle(small)
     follow_config(small, plan, getattr(model, "config", None))
     small.secateur_plan = plan  # type: ignore[assignment]
     return small

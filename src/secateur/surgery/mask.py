@@ -18,8 +18,8 @@ from secateur._errors import VerifyError
 from secateur.graph.adapters import adapt
 from secateur.graph.clone import copy_with
 from secateur.graph.rules import argument, axes_of
-from secateur.graph.selector import with_selectors
 from secateur.graph.skeleton import Dispatch, ModuleStack, plain_kernels
+from secateur.surgery.cut import cut
 from secateur.surgery.plan import Plan, Read, check_fingerprint
 from secateur.surgery.ranges import from_runs
 
@@ -36,8 +36,8 @@ def mask(model: nn.Module, plan: Plan) -> nn.Module:
     Raises:
         PlanError: the plan was made for another model.
     """
-    if plan.selectors:
-        model = with_selectors(model, plan.selectors)
+    if plan.base is not None:
+        model = cut(model, plan.base)
     check_fingerprint(model, plan)
     parameters = {name for name, _ in model.named_parameters()}
     silent = {name for skip in plan.skips for name in skip.silenced}

@@ -22,7 +22,6 @@ from secateur.graph import PruningGraph
 from secateur.graph.clone import modules_of, tensors_of
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Site
-from secateur.graph.selector import selectors_of
 from secateur.surgery.ranges import count, from_runs, to_runs
 from secateur.surgery.skip import silenced
 
@@ -107,7 +106,8 @@ class Plan:
         why: method, budget, costs: whatever explains the choice.
         config: fields of a Hugging Face configuration that follow, so that plain transformers builds the cut shapes;
             none where no configuration can say them.
-        selectors: layers in front of which the model has channel selectors.
+        base: the plan by which the network was widened first (:func:`widen`); everything else here is about the wider
+            network.
     """
 
     fingerprint: str
@@ -118,7 +118,7 @@ class Plan:
     why: Mapping[str, Any] = field(default_factory=dict)
     skips: tuple[Skipped, ...] = ()
     config: tuple[ConfigField, ...] = ()
-    selectors: tuple[str, ...] = ()
+    base: Plan | None = None
     schema: int = SCHEMA
 
     @property
@@ -137,8 +137,12 @@ class Plan:
 
     def to_json(self) -> str:
         """The plan as JSON text."""
-        data = asdict(self)
+        data = asdict(replace(self, base=None))
         data["slices"] = {t: {str(a): runs for a, runs in axes.items()} for t, axes in self.slices.items()}
+        if self.base is None:
+            del data["base"]
+        else:
+            data["base"] = json.loads(self.base.to_json())
         return json.dumps(data, indent=1)
 
     @classmethod
@@ -162,7 +166,7 @@ class Plan:
                 why=data["why"],
                 skips=tuple(Skipped(s["block"], tuple(s["silenced"])) for s in data.get("skips", ())),
                 config=tuple(ConfigField(**f) for f in data.get("config", ())),
-                selectors=tuple(data.get("selectors", ())),
+                base=cls.from_json(json.dumps(data["base"])) if "base" in data else None,
                 schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -275,8 +279,7 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
         members = tuple([str(m) for m in g.members])
         groups.append(GroupPlan(g.name, g.kind, g.width, keeps or f"0-{g.width - 1}", members))
     mark = _fingerprint(graph.model, tensors)
-    selectors = tuple(selectors_of(graph.model))
-    return Plan(mark, tuple(groups), slices, tuple(changed.values()), reads, dict(why), skips, selectors=selectors)
+    return Plan(mark, tuple(groups), slices, tuple(changed.values()), reads, dict(why), skips)
 
 
 def _read(site: Site, classes: np.ndarray, living: np.ndarray) -> Read | None:
