@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._errors import InputError, UsageError
+from secateur.graph.clone import modules_of, tensors_in
 from secateur.graph.trees import tensors
 
 #: Modules that only wrap another one, by the name of their class (importing some of them takes seconds), with the
@@ -35,7 +36,8 @@ def check_model(model: Any) -> None:
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"trace takes an nn.Module, not {type(model).__name__}")
-    problems = [*_wrapped(model), *_scripted(model), *_lazy(model)]
+    modules = modules_of(model)
+    problems = [*_wrapped(modules), *_scripted(modules), *_lazy(modules)]
     if problems:
         raise InputError("this model cannot be traced as it is:\n" + "\n".join(problems))
 
@@ -45,8 +47,8 @@ def _names(names: list[str]) -> str:
     return shown + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
 
 
-def _wrapped(model: nn.Module) -> Iterator[str]:
-    for name, module in model.named_modules():
+def _wrapped(modules: list[tuple[str, nn.Module]]) -> Iterator[str]:
+    for name, module in modules:
         attribute = _WRAPPERS.get(type(module).__name__)
         if attribute is not None and type(module).__module__.startswith("torch.") and hasattr(module, attribute):
             kind = "a compiled model" if attribute == "_orig_mod" else type(module).__name__
@@ -54,15 +56,15 @@ def _wrapped(model: nn.Module) -> Iterator[str]:
             yield f"{name or 'it'} is {kind}: use what it wraps (model.{path}) and wrap the cut model again"
 
 
-def _scripted(model: nn.Module) -> Iterator[str]:
-    found = [name or "it" for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+def _scripted(modules: list[tuple[str, nn.Module]]) -> Iterator[str]:
+    found = [name or "it" for name, module in modules if isinstance(module, torch.jit.ScriptModule)]
     if found:
         found = found[:1] if found[0] == "it" else found
         yield f"TorchScript: {_names(found)}: use the Python module that it was made from, and script the cut model"
 
 
-def _lazy(model: nn.Module) -> Iterator[str]:
-    found = [name for name, p in [*model.named_parameters(), *model.named_buffers()] if nn.parameter.is_lazy(p)]
+def _lazy(modules: list[tuple[str, nn.Module]]) -> Iterator[str]:
+    found = [name for held in tensors_in(modules) for name, tensor in held.items() if nn.parameter.is_lazy(tensor)]
     if found:
         yield f"lazy, without a shape yet: {_names(found)}: run the model once, model(*example_inputs)"
 

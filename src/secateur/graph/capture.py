@@ -174,6 +174,11 @@ class Run(Dispatch):
         #: Whether an operation was asked for in a way that those who listen to PyTorch's functions do not hear.
         self.went_past = False
 
+    def close(self) -> None:
+        """Let go of the skeleton: what is written down outlives it, and circles would keep it until they are found."""
+        self.ledger.here = str
+        del self.stack
+
     @property
     def module(self) -> str:
         return self.stack.path
@@ -388,6 +393,8 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
         if (line := run.points_at(tensor)) is not None:
             ledger.lock(line, "indices into it reach the model's output")
     lock_marked(run, skeleton)
+    blocks = run.trails.blocks()
+    run.close()
     return Capture(
         ledger=ledger,
         operations=run.operations,
@@ -399,5 +406,5 @@ def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Captu
         memory=memory,
         handles_sizes=watch.handled or run.went_past or not on_meta,
         idle=idle,
-        blocks=run.trails.blocks(),
+        blocks=blocks,
     )

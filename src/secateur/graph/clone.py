@@ -60,10 +60,11 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Parameters and buffers by their first names."""
-    return _tensors_in(modules_of(model))
+    return tensors_in(modules_of(model))
 
 
-def _tensors_in(modules: list[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def tensors_in(modules: list[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Parameters and buffers of some modules by their first names."""
     kinds: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     seen: set[int] = set()
     for path, module in modules:
@@ -102,23 +103,27 @@ class Copy:
 
 
 class Mould:
-    """A model taken apart once, to be copied many times."""
+    """A model taken apart once, to be copied many times.
+
+    Attributes:
+        parameters, buffers: of the model, by their first names.
+    """
 
     def __init__(self, model: nn.Module):
         modules = modules_of(model)
-        self._parameters, self._buffers = _tensors_in(modules)
+        self.parameters, self.buffers = tensors_in(modules)
         self._parts = [_Part(path, module) for path, module in modules]
 
     def cast(self, change: Callable[[str, Tensor], Tensor]) -> Copy:
         """A copy, as :func:`copy_with` makes them."""
         memo: dict[int, Any] = {}
         tensors: dict[str, Tensor] = {}
-        for name, parameter in self._parameters.items():
+        for name, parameter in self.parameters.items():
             new = nn.Parameter(change(name, parameter.detach()), requires_grad=parameter.requires_grad)
             if attributes := vars(parameter):
                 vars(new).update(attributes)
             memo[id(parameter)] = tensors[name] = new
-        for name, buffer in self._buffers.items():
+        for name, buffer in self.buffers.items():
             memo[id(buffer)] = tensors[name] = change(name, buffer.detach())
         modules: list[tuple[str, nn.Module]] = []
         for part in self._parts:

@@ -49,6 +49,7 @@ class PruningGraph:
         self.ledger = recorded.ledger
         self.groups, self._group_of = settled.groups, settled.group_of
         self._starts = {(axis.tensor, axis.axis): axis.start for axis in self.ledger.axes}
+        self._parameters = [name for name, p in recorded.mould.parameters.items() if p.numel()]
         self._by_name = {g.name: k for k, g in enumerate(self.groups)}
         self._full, self._module_terms = self._build_polynomial()
         self._polynomial = self._full
@@ -203,11 +204,12 @@ class PruningGraph:
         by_name: dict[str, tuple[int, ...]] = {}
         for axis, line in zip(self.ledger.axes, line_of):
             by_name[axis.tensor] = (*by_name.get(axis.tensor, ()), rows[len(different) + line])
-        parameters = {name: p for name, p in tensors_of(self.model)[0].items() if p.numel()}
+        parameters = self._parameters
         if self.skipped:
             # A tied parameter counts once, as long as one of its places is left.
             held = {id(p) for n, p in self.model.named_parameters(remove_duplicate=False) if not self.is_skipped(n)}
-            parameters = {name: p for name, p in parameters.items() if id(p) in held}
+            own = tensors_of(self.model)[0]
+            parameters = [name for name in parameters if id(own[name]) in held]
         macs = [(coefficient, axes) for _, coefficient, axes in by_module]
         params = [(1, by_name.get(name, ())) for name in parameters]
         widths = np.array([max(g.width, 1) for g in self.groups], dtype=np.float64)
