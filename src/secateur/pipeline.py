@@ -15,7 +15,7 @@ from secateur._errors import UsageError
 from secateur.budget import Budget, Goal
 from secateur.card import Card, Comparison, Exactness, GroupWidth, Latency, Measurement, Recovery
 from secateur.expansion import Start, norm_scale, start_of
-from secateur.graph import PruningGraph, trace
+from secateur.graph import PruningGraph, selectors_of, trace, without_whole_selectors
 from secateur.job import Job, job, settings
 from secateur.measure import compare as compare_latency
 from secateur.measure import hardware, model_bytes, speedup, versions
@@ -23,6 +23,7 @@ from secateur.methods import Evidence, Law, Method, WeightMethod
 from secateur.record import Trail, check_folder, write_run
 from secateur.surgery import Hold, Masks, Plan, Verification, cut, hold, make_plan, masks_of, verify
 from secateur.training import RecoveryPlan, TrainConfig, fit, recalibrate, recovery, reinitialise
+from secateur.training.distill import Tutor, check_teacher
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def prune(
     recover_lr: float | None = None,
     scratch_b_cap: float | None = None,
     compare: Sequence[str] = (),
+    teacher: str | nn.Module | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     round_to: int = 8,
@@ -91,6 +93,8 @@ def prune(
         scratch_b_cap: train ``"scratch-b"`` for at most this many times the dense epochs; 2 in the paper's ImageNet
             runs, by default without a limit.
         compare: further recoveries of the same small network, each from the same start, for the table.
+        teacher: ``"dense"`` trains every recovery on what the dense network says as well (knowledge distillation),
+            ``"none"`` does not; another network of the same classes can be given. By default the method's own.
         seed: of everything random.
         out: folder for ``card.json``, ``plan.json``, ``model.safetensors``, ``recipe.toml``, ``log.jsonl`` and
             ``report.html``; training resumes from the checkpoints in it.
@@ -107,6 +111,7 @@ def prune(
     Raises:
         SecateurError: one of its kinds, each with the way out; see ``secateur._errors``.
     """
+    given = teacher if isinstance(teacher, nn.Module) else None
     asked = job(
         method,
         options,
@@ -126,13 +131,17 @@ def prune(
         scratch_b_cap=scratch_b_cap,
         recalibrate_batches=recalibrate_batches,
         latency_runs=latency_runs,
+        teacher="none" if given is not None else teacher,
     )
+    if given is not None:
+        check_teacher(given, model, example_inputs)
     graph = rehearse(model, example_inputs, asked, train_data is not None, out)
     trail = Trail(None if out is None else Path(out), eval_data, progress)
     result = cut_down(graph, example_inputs, asked, train_data, trail, names or {})
     reproduce = reproduce or _call(method, budget, preset, recover, epochs, seed)
     result = replace(result, card=replace(result.card, reproduce=reproduce))
-    small, card = bring_back(result.model, result.card, asked, train_data, trail)
+    tutor = Tutor("given", given) if given is not None else Tutor("dense", graph.model) if asked.taught else None
+    small, card = bring_back(result.model, result.card, asked, train_data, trail, tutor)
     result = replace(result, model=small, card=card)
     if trail.out is not None:
         recipe = {"model": card.model, "data": card.data, **asked.recipe()}
@@ -159,7 +168,7 @@ def rehearse(
         raise UsageError("this needs training data: pass train_data=, batches (x, y)")
     if out is not None:
         check_folder(Path(out))
-    graph = trace(model, example_inputs)
+    graph = trace(asked.method.prepare(model, example_inputs), example_inputs)
     start = start_of(graph, example_inputs, asked)
     asked.method.feasible(start.graph, start.goal)
     return graph
@@ -180,6 +189,10 @@ def cut_down(
     """
     model, method = graph.model, asked.method
     trail.notes += graph.warnings
+    if readers := selectors_of(model):
+        trail.notes.append(
+            f"{len(readers)} layers read through channel selectors, so the streams that they read stay whole"
+        )
     torch.manual_seed(asked.seed)
     dense_quality = trail.quality(model)
     trail.point("dense", 0, dense_quality)
@@ -216,6 +229,7 @@ def cut_down(
         )
     quality = trail.quality(small)
     trail.point("cut", 0, quality, event="cut")
+    model = without_whole_selectors(model)
     latency = _latency(model, small, example_inputs, asked.latency_runs, trail)
     why, shape = plan.why, _shape(example_inputs)
     card = Card(
@@ -298,12 +312,15 @@ def _trained(start: Start, asked: Job, train_data: Any, trail: Trail) -> tuple[P
     return judged, law
 
 
-def bring_back(small: nn.Module, card: Card, asked: Job, train_data: Any, trail: Trail) -> tuple[nn.Module, Card]:
+def bring_back(
+    small: nn.Module, card: Card, asked: Job, train_data: Any, trail: Trail, tutor: Tutor | None = None
+) -> tuple[nn.Module, Card]:
     """Recover a network that was cut, in place, and copies of it in the other ways that are to be compared.
 
     Args:
         small: as it is right after the cut.
         card: its evidence so far.
+        tutor: the teacher, if there is one.
 
     Returns:
         The network and its card.
@@ -312,20 +329,22 @@ def bring_back(small: nn.Module, card: Card, asked: Job, train_data: Any, trail:
         SecateurError: as :func:`secateur.training.fit`.
     """
     after_cut, start = copy.deepcopy(small) if asked.compare else None, card
-    card = _recovered(small, start, asked.recover, asked, train_data, trail)
+    card = _recovered(small, start, asked.recover, asked, train_data, trail, tutor)
     for name in asked.compare:
-        other = _recovered(copy.deepcopy(after_cut), start, name, asked, train_data, trail)
+        other = _recovered(copy.deepcopy(after_cut), start, name, asked, train_data, trail, tutor)
         card = replace(card, comparisons=(*card.comparisons, _as_comparison(other)), history=other.history)
     return small, replace(card, notes=tuple(dict.fromkeys(trail.notes)))
 
 
-def _recovered(small: Any, card: Card, name: str, asked: Job, train_data: Any, trail: Trail) -> Card:
+def _recovered(
+    small: Any, card: Card, name: str, asked: Job, train_data: Any, trail: Trail, tutor: Tutor | None
+) -> Card:
     main = name == asked.recover
     epochs = asked.epochs if main else None
     todo = recovery(name, asked.config, card.dense.macs, card.pruned.macs, epochs, asked.scratch_b_cap)
     if main and name == "finetune" and asked.recover_lr is not None:
         todo = replace(todo, config=replace(todo.config, lr=asked.recover_lr))
-    record, quality = _recover(small, name, todo, train_data, trail, asked.seed)
+    record, quality = _recover(small, name, todo, train_data, trail, asked.seed, tutor)
     if quality is None:
         quality = card.pruned.quality if name == "none" else trail.quality(small)
     pruned = replace(card.pruned, quality=quality, bytes=model_bytes(small))
@@ -333,7 +352,13 @@ def _recovered(small: Any, card: Card, name: str, asked: Job, train_data: Any, t
 
 
 def _recover(
-    small: nn.Module, name: str, todo: RecoveryPlan, train_data: Any, trail: Trail, seed: int
+    small: nn.Module,
+    name: str,
+    todo: RecoveryPlan,
+    train_data: Any,
+    trail: Trail,
+    seed: int,
+    tutor: Tutor | None = None,
 ) -> tuple[Recovery, dict[str, float] | None]:
     """What was done, and the quality after the last epoch if there was one."""
     quality = None
@@ -352,14 +377,16 @@ def _recover(
             hooks=() if masks is None else (Hold(masks),),
             eval_fn=trail.quality if trail.eval_data is not None else None,
             log=trail.epoch,
-            checkpoint_dir=trail.checkpoints(name),
+            objective=None if tutor is None else tutor.objective(todo.config),
+            checkpoint_dir=trail.checkpoints(name if tutor is None else f"{name}-taught"),
             progress=trail.progress,
         )
         for record in history:
             trail.point(name, record.epoch + 1, record.metrics, loss=record.train_loss)
             quality = record.metrics
     small.eval()
-    return Recovery(name, todo.config.epochs, {} if name == "none" else settings(todo.config)), quality
+    said = {} if tutor is None else tutor.settings()
+    return Recovery(name, todo.config.epochs, {} if name == "none" else {**settings(todo.config), **said}), quality
 
 
 def _as_comparison(card: Card) -> Comparison:
@@ -404,14 +431,17 @@ def _latency(model: nn.Module, small: nn.Module, inputs: Any, runs: int, trail: 
 
 def _groups(graph: PruningGraph, plan: Plan) -> tuple[GroupWidth, ...]:
     kept = plan.widths
+    blocks = tuple(f"{skip.block}." for skip in plan.skips)
+    # A group of which nothing lies outside the blocks that are left out goes with them.
+    gone = {g.name for g in graph.groups if blocks and all(m.tensor.startswith(blocks) for m in g.members)}
     return tuple(
         GroupWidth(
             g.name,
             g.kind,
             g.width,
-            kept.get(g.name, g.width),
-            g.name not in kept,
-            g.reason or ("" if g.name in kept else "a single unit"),
+            0 if g.name in gone else kept.get(g.name, g.width),
+            g.name not in kept and g.name not in gone,
+            "its block is left out" if g.name in gone else g.reason or ("" if g.name in kept else "a single unit"),
             tuple(dict.fromkeys(m.tensor.rpartition(".")[0] or m.tensor for m in g.producers)),
         )
         for g in graph.groups

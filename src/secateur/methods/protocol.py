@@ -55,6 +55,7 @@ class Method(ABC):
     Subclasses are frozen dataclasses; their fields are the method's options. Instances hold no state between runs:
     everything that a stage needs is passed to it. The stages, in order:
 
+    0. :meth:`prepare`: the network is given what the method needs to see it;
     1. :meth:`law`: if the method ``trains``, a copy of the dense network is trained under it first;
     2. :meth:`leave_out`: residual blocks that go as a whole;
     3. :meth:`choose`: which units stay, for methods that are told how many; or else
@@ -81,6 +82,10 @@ class Method(ABC):
 
     #: How often the network is trained before the judgement, if it is.
     rounds = 1
+
+    def prepare(self, model: nn.Module, example_inputs: Any) -> nn.Module:
+        """The network that is traced, trained and cut: the same function, maybe with channel selectors, in a copy."""
+        return model
 
     def widened(self, graph: PruningGraph) -> Mapping[str, int]:
         """Groups that are wider than in the network that was given while units are judged, with their widths."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from secateur.graph import sizes
 from secateur.graph.adapters import adapt
 from secateur.graph.clone import copy_with
+from secateur.graph.selector import settle, with_selectors
 from secateur.surgery.plan import Plan, check_fingerprint
 from secateur.surgery.pool import Pool
 from secateur.surgery.pretrained import catch_up, follow_config
@@ -92,6 +93,8 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     """
     if plan.base is not None:
         model = cut(model, plan.base)
+    if plan.selectors:
+        model = with_selectors(model, plan.selectors)
     check_fingerprint(model, plan)
     catch_up(model)
     pool = Pool()
@@ -103,6 +106,8 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     for size in plan.sizes:
         sizes.write(small.get_submodule(size.module), size.attribute, size.value, size.index)
     sizes.follow_parameters(small, plan.slices)
+    if plan.selectors:
+        settle(small)
     follow_config(small, plan, getattr(model, "config", None))
     small.secateur_plan = plan  # type: ignore[assignment]
     return small

@@ -18,6 +18,7 @@ from secateur._errors import VerifyError
 from secateur.graph.adapters import adapt
 from secateur.graph.clone import copy_with
 from secateur.graph.rules import argument, axes_of
+from secateur.graph.selector import with_selectors
 from secateur.graph.skeleton import Dispatch, ModuleStack, plain_kernels
 from secateur.surgery.cut import cut
 from secateur.surgery.plan import Plan, Read, check_fingerprint
@@ -38,6 +39,8 @@ def mask(model: nn.Module, plan: Plan) -> nn.Module:
     """
     if plan.base is not None:
         model = cut(model, plan.base)
+    if plan.selectors:
+        model = with_selectors(model, plan.selectors)
     check_fingerprint(model, plan)
     parameters = {name for name, _ in model.named_parameters()}
     silent = {name for skip in plan.skips for name in skip.silenced}

@@ -22,6 +22,7 @@ from secateur.graph import PruningGraph
 from secateur.graph.clone import modules_of, tensors_of
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Site
+from secateur.graph.selector import selectors_of
 from secateur.surgery.ranges import count, from_runs, to_runs
 from secateur.surgery.skip import silenced
 
@@ -106,6 +107,7 @@ class Plan:
         why: method, budget, costs: whatever explains the choice.
         config: fields of a Hugging Face configuration that follow, so that plain transformers builds the cut shapes;
             none where no configuration can say them.
+        selectors: layers in front of which the model has channel selectors.
         base: the plan by which the network was widened first (:func:`widen`); everything else here is about the wider
             network.
     """
@@ -118,6 +120,7 @@ class Plan:
     why: Mapping[str, Any] = field(default_factory=dict)
     skips: tuple[Skipped, ...] = ()
     config: tuple[ConfigField, ...] = ()
+    selectors: tuple[str, ...] = ()
     base: Plan | None = None
     schema: int = SCHEMA
 
@@ -167,6 +170,7 @@ class Plan:
                 skips=tuple(Skipped(s["block"], tuple(s["silenced"])) for s in data.get("skips", ())),
                 config=tuple(ConfigField(**f) for f in data.get("config", ())),
                 base=cls.from_json(json.dumps(data["base"])) if "base" in data else None,
+                selectors=tuple(data.get("selectors", ())),
                 schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -279,7 +283,8 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
         members = tuple([str(m) for m in g.members])
         groups.append(GroupPlan(g.name, g.kind, g.width, keeps or f"0-{g.width - 1}", members))
     mark = _fingerprint(graph.model, tensors)
-    return Plan(mark, tuple(groups), slices, tuple(changed.values()), reads, dict(why), skips)
+    selectors = tuple(selectors_of(graph.model))
+    return Plan(mark, tuple(groups), slices, tuple(changed.values()), reads, dict(why), skips, selectors=selectors)
 
 
 def _read(site: Site, classes: np.ndarray, living: np.ndarray) -> Read | None:
