@@ -367,3 +367,30 @@ def test_scratch_b_may_be_capped_and_the_last_epoch_is_evaluated_once(bench: Ben
     assert [value is None for value in curve] == [True, True, False, False]
     hits, items = correct(capped.model, bench.test)
     assert capped.card.pruned.quality == {"accuracy": curve[-1]} == {"accuracy": hits / items}
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "what"),
+    [("l1", {"macs": 0.5}, "units"), ("magnitude", {"weights": 0.2}, "weights"), ("thinet", {"macs": 0.5}, None)],
+)
+def test_the_card_says_what_decided(bench: Bench, method: str, budget: dict[str, float], what: str | None):
+    result = prune(bench, method=method, budget=sc.Budget(**budget), round_to=1, recover="none")
+    told = parse_card(result.card.to_dict()).extra
+    if what is None:
+        # ThiNet chooses sets; there is no score of a single unit.
+        assert "scores" not in told
+        assert told["options"]["positions"] == 10
+        return
+    counted = told["scores"]
+    assert counted["what"] == what
+    if what == "weights":
+        assert sum(counted["kept"]) == sum(int((p != 0).sum()) for p in weights_of(result.model))
+        assert sum(counted["removed"]) == sum(int((p == 0).sum()) for p in weights_of(result.model))
+    else:
+        narrowed = [g for g in result.card.groups if g.kept < g.width]
+        assert sum(counted["removed"]) == sum(g.width - g.kept for g in narrowed)
+        assert counted["threshold"] == 1.0
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    return [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]

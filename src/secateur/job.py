@@ -62,11 +62,15 @@ class Job:
         """Whether anything of it needs training data."""
         return self.method.needs_data or self.method.trains or any(r != "none" for r in (self.recover, *self.compare))
 
+    def options(self) -> dict[str, Any]:
+        """Those of the method that are set, also by default."""
+        return {k: v for k, v in asdict(self.method).items() if v is not None}
+
     def recipe(self) -> dict[str, Any]:
         """The job as a recipe says it, with dots for tables."""
         return {
             "method": self.method.name,
-            **{f"options.{k}": v for k, v in asdict(self.method).items() if v is not None},
+            **{f"options.{k}": v for k, v in self.options().items()},
             **_target(self.goal),
             "recover": self.recover,
             **{k: v for k in ("epochs", "recover_lr", "scratch_b_cap") if (v := getattr(self, k)) is not None},

@@ -13,6 +13,7 @@ from torch import nn
 
 from secateur._errors import UsageError
 from secateur.budget import Budget, Goal
+from secateur.budget.histogram import unit_histogram, weight_histogram
 from secateur.card import Card, Comparison, Exactness, GroupWidth, Latency, Measurement, Recovery
 from secateur.expansion import Start, norm_scale, start_of
 from secateur.graph import PruningGraph, selectors_of, trace, without_whole_selectors
@@ -203,9 +204,8 @@ def cut_down(
     evidence = Evidence(train_data, asked.seed, law)
     judged = judged.without(*method.leave_out(judged, goal, evidence))
     masks = method.masks(judged, goal, evidence) if isinstance(method, WeightMethod) else None
-    plan = (_planned(judged, method, goal, evidence) if masks is None else _sparse(judged, masks)).explain(
-        method=method.name
-    )
+    plan, scores = _planned(judged, method, goal, evidence) if masks is None else _sparse(judged, masks)
+    plan = plan.explain(method=method.name)
     trail.notes += method.notes(evidence)
     dense = method.refit(judged, plan, evidence)
     if masks is not None:
@@ -249,35 +249,45 @@ def cut_down(
         groups=_groups(start.graph, plan),
         history=tuple(trail.history),
         notes=tuple(trail.notes),
-        extra={**({} if shape is None else {"input": "x".join(map(str, shape))}), **method.record(evidence)},
+        extra={
+            **({} if shape is None else {"input": "x".join(map(str, shape))}),
+            **({"options": options} if (options := asked.options()) else {}),
+            **({} if scores is None else {"scores": scores}),
+            **method.record(evidence),
+        },
     )
     return Result(small, plan, card, check, graph)
 
 
-def _planned(graph: PruningGraph, method: Method, goal: Goal, evidence: Evidence) -> Plan:
+def _planned(graph: PruningGraph, method: Method, goal: Goal, evidence: Evidence) -> tuple[Plan, dict[str, Any] | None]:
+    """The plan, and how the scores that it was made from are spread; None where it was made in another way."""
     spent = method.spend(graph, goal, evidence)
     if spent is not None:
-        return spent
+        return spent, None
     keep = method.choose(graph, goal.widths(graph, method.ranking), evidence)
     if keep is not None:
-        return goal.keeping(graph, keep, method.ranking)
-    return goal.plan(graph, method.judge(graph, evidence), method.ranking)
+        return goal.keeping(graph, keep, method.ranking), None
+    scores = method.judge(graph, evidence)
+    plan = goal.plan(graph, scores, method.ranking)
+    return plan, unit_histogram(scores, plan, goal.ranking or method.ranking)
 
 
-def _sparse(graph: PruningGraph, masks: Masks) -> Plan:
+def _sparse(graph: PruningGraph, masks: Masks) -> tuple[Plan, dict[str, Any] | None]:
     """A plan that removes no unit; what it says of cost leaves out what is zero."""
     dense, spent = graph.cost(), graph.module_macs()
     macs = 0.0
     for module, count in spent.items():
         keep = masks.keep.get(f"{module}.weight")
         macs += count if keep is None else count * float(keep.float().mean())
-    return make_plan(graph, {}).explain(
+    plan = make_plan(graph, {}).explain(
         weights=masks.kept,
         macs=round(macs),
         params=dense.params - (masks.weights - masks.kept),
         dense_macs=dense.macs,
         dense_params=dense.params,
     )
+    sizes = {name: p.detach().abs() for name, p in graph.model.named_parameters() if name in masks.keep}
+    return plan, weight_histogram(sizes, masks.keep)
 
 
 def _trained(start: Start, asked: Job, train_data: Any, trail: Trail) -> tuple[PruningGraph, Law]:

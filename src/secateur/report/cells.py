@@ -207,8 +207,10 @@ def _setting(card: Card) -> dict[str, Any]:
     study = card.extra.get("study") or {}
     data = {k: study.get(k) for k in ("data_files", "limit", "limit_test")} if isinstance(study, Mapping) else {}
     options = card.extra.get("options")
+    # As the recipe says them, so that a card alone and one with its recipe are told apart by the same words.
+    set_to = {f"options.{k}": v for k, v in options.items()} if isinstance(options, Mapping) else {}
     named = {"model": card.model, "data": card.data, "method": card.method, "budget": card.budget}
-    return {**asked, **data, **({"options": options} if options else {}), **named}
+    return {**set_to, **asked, **data, **named}
 
 
 def _differing(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:

@@ -19,6 +19,8 @@ from secateur.report.figure import Figure
 from secateur.report.palette import colours
 from secateur.report.reading import read_runs
 from secateur.report.recovery import recovery_figure
+from secateur.report.scores import score_figure
+from secateur.report.search import search_figures
 from secateur.report.statistics import Paired
 from secateur.report.widths import width_figure
 
@@ -96,7 +98,8 @@ def _title(cards: Sequence[Card]) -> str:
 def _run(key: str, card: Card, chosen: Mapping[str, str]) -> dict[str, Any]:
     """Everything that the template shows of one card."""
     colour = chosen[card.method]
-    figures = [figure for figure in (width_figure(card, colour), recovery_figure(card, colour)) if figure]
+    figures = [make(card, colour) for make in (width_figure, score_figure, recovery_figure)]
+    figures += search_figures(card, colour)
     return {
         "key": key,
         "card": card,
@@ -107,7 +110,7 @@ def _run(key: str, card: Card, chosen: Mapping[str, str]) -> dict[str, Any]:
         "warnings": summary.warnings(card),
         "table": table.table_cells(card),
         "sheet": table.table_sheet(card),
-        "figures": [(figure, _script_safe(figure)) for figure in figures],
+        "figures": [(figure, _script_safe(figure)) for figure in figures if figure],
         "budget": units.listed(card.budget) or "none",
         "hardware": units.listed(card.hardware),
         "versions": ", ".join(f"{name} {version}" for name, version in card.versions.items()),
