@@ -23,6 +23,7 @@ from secateur.budget.lane import Lane, Share, make_lane
 from secateur.budget.uniform import narrow_until_said, uniform_lanes
 from secateur.graph import Group, PruningGraph
 from secateur.graph.cost import Meter
+from secateur.graph.skeleton import no_collection
 from secateur.surgery import Plan, follow, make_plan
 
 RANKINGS = {
@@ -32,6 +33,7 @@ RANKINGS = {
 }
 
 
+@no_collection()
 def plan(
     graph: PruningGraph,
     scores: Mapping[str, Tensor],

@@ -106,13 +106,21 @@ class Mould:
     """A model taken apart once, to be copied many times.
 
     Attributes:
-        parameters, buffers: of the model, by their first names.
+        modules: of the model, with their paths, itself first.
+        parameters, buffers: by their first names.
     """
 
     def __init__(self, model: nn.Module):
-        modules = modules_of(model)
-        self.parameters, self.buffers = tensors_in(modules)
-        self._parts = [_Part(path, module) for path, module in modules]
+        self.modules = modules_of(model)
+        self.parameters, self.buffers = tensors_in(self.modules)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.modules[0][1]
+
+    @functools.cached_property
+    def _parts(self) -> list[_Part]:
+        return [_Part(path, module) for path, module in self.modules]
 
     def cast(self, change: Callable[[str, Tensor], Tensor]) -> Copy:
         """A copy, as :func:`copy_with` makes them."""

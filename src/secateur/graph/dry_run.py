@@ -245,7 +245,7 @@ def dry_run(recorded: Capture, cut: RandomCut, literals: list[Literal]) -> Failu
     for literal in literals:
         value = cut.extent(literal.axis) * literal.factor
         sizes.write(model.get_submodule(literal.module), literal.attribute, value, literal.index)
-    sizes.follow_parameters(model, kept)
+    sizes.follow_parameters(skeleton.modules, kept)
     check = _Check(recorded, cut)
     try:
         with plain_kernels(), shortcuts(skeleton.modules, check.layer), check:

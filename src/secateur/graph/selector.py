@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from secateur.graph.clone import copy_with, modules_of
+from secateur.graph.clone import Mould, copy_with, modules_of
 
 #: The name of a selector in the layer that it belongs to.
 CHILD = "selector"
@@ -109,9 +109,10 @@ def detach(model: nn.Module, paths: Iterable[str]) -> None:
             del reader._forward_pre_hooks[key]
 
 
-def selectors_of(model: nn.Module) -> dict[str, ChannelSelector]:
+def selectors_of(model: nn.Module | Mould) -> dict[str, ChannelSelector]:
     """The selectors of a model, by the path of the layer in front of which they run."""
-    return {path.rpartition(".")[0]: m for path, m in modules_of(model) if isinstance(m, ChannelSelector)}
+    modules = model.modules if isinstance(model, Mould) else modules_of(model)
+    return {path.rpartition(".")[0]: m for path, m in modules if isinstance(m, ChannelSelector)}
 
 
 def settle(model: nn.Module) -> None:

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from secateur.graph.clone import modules_of
 from secateur.graph.ledger import ParameterAxis
 
 #: Attributes under which modules keep an object of settings.
@@ -83,10 +82,15 @@ def _equal(target: Any, old: int) -> list[tuple[str, int | None]]:
     return found
 
 
-def follow_parameters(model: nn.Module, changed: Mapping[str, Any] | Iterable[str]) -> None:
-    """Bring the size attributes of ``torch.nn`` layers in line with the parameters they now hold."""
+def follow_parameters(modules: Iterable[tuple[str, nn.Module]], changed: Mapping[str, Any] | Iterable[str]) -> None:
+    """Bring the size attributes of ``torch.nn`` layers in line with the parameters they now hold.
+
+    Args:
+        modules: of the model, with their paths.
+        changed: names of the parameters that have another shape.
+    """
     changed_in = {name.rpartition(".")[0] for name in changed}
-    for module in [module for path, module in modules_of(model) if path in changed_in]:
+    for module in [module for path, module in modules if path in changed_in]:
         if isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape
         elif isinstance(module, _ConvTransposeNd):

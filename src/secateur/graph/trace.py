@@ -20,10 +20,12 @@ from secateur.graph.clone import tensors_of
 from secateur.graph.cost import Cost, Meter, Polynomial
 from secateur.graph.explain import Explainer
 from secateur.graph.explanation import Explanation
+from secateur.graph.fingerprint import fingerprint
 from secateur.graph.groups import Group
 from secateur.graph.ledger import AxisRef
 from secateur.graph.probe import Settled, probe
 from secateur.graph.runs import Runs
+from secateur.graph.selector import selectors_of
 from secateur.graph.skeleton import no_collection, one_thread
 from secateur.graph.table import table
 
@@ -37,6 +39,9 @@ class PruningGraph:
         blocks: residual blocks that can be left out as a whole (:meth:`without`).
         skipped: those that are.
         warnings: what the reader should know of how the trace was made.
+        fingerprint: of the architecture; plans carry it.
+        selectors: paths of the layers that select the channels that they read.
+        tensors: names of all parameters and buffers.
     """
 
     def __init__(self, model: nn.Module, recorded: Capture, settled: Settled):
@@ -49,7 +54,11 @@ class PruningGraph:
         self.ledger = recorded.ledger
         self.groups, self._group_of = settled.groups, settled.group_of
         self._starts = {(axis.tensor, axis.axis): axis.start for axis in self.ledger.axes}
-        self._parameters = [name for name, p in recorded.mould.parameters.items() if p.numel()]
+        mould = recorded.mould
+        self.fingerprint = fingerprint(mould)
+        self.selectors = tuple(selectors_of(mould))
+        self.tensors = mould.parameters.keys() | mould.buffers.keys()
+        self._parameters = [name for name, p in mould.parameters.items() if p.numel()]
         self._by_name = {g.name: k for k, g in enumerate(self.groups)}
         self._full, self._module_terms = self._build_polynomial()
         self._polynomial = self._full

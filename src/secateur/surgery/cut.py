@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from secateur.graph import sizes
 from secateur.graph.adapters import adapt
-from secateur.graph.clone import copy_with
+from secateur.graph.clone import Mould, modules_of
 from secateur.graph.selector import settle, with_selectors
+from secateur.graph.skeleton import no_collection
 from secateur.surgery.plan import Plan, check_fingerprint
 from secateur.surgery.pool import Pool
 from secateur.surgery.pretrained import catch_up, follow_config
@@ -76,6 +77,7 @@ def shrunk(name: str, tensor: Tensor, plan: Plan, pool: Pool) -> Tensor:
     return tensor.reshape(shape) if moved else tensor
 
 
+@no_collection()
 def cut(model: nn.Module, plan: Plan) -> nn.Module:
     """Build the smaller model that a plan describes.
 
@@ -95,17 +97,20 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
         model = cut(model, plan.base)
     if plan.selectors:
         model = with_selectors(model, plan.selectors)
-    check_fingerprint(model, plan)
+    mould = Mould(model)
+    check_fingerprint(mould, plan)
     catch_up(model)
     pool = Pool()
-    small = copy_with(model, lambda name, t: shrunk(name, t, plan, pool))
+    copied = mould.cast(lambda name, t: shrunk(name, t, plan, pool))
+    small, modules = copied.model, copied.modules
     for skip in plan.skips:
         small.set_submodule(skip.block, Skip())
-    if any(isinstance(m, nn.MultiheadAttention) for m in small.modules()) and plan.slices:
+    if any(isinstance(m, nn.MultiheadAttention) for _, m in modules) and plan.slices:
         adapt(small)
+        modules = modules_of(small)
     for size in plan.sizes:
         sizes.write(small.get_submodule(size.module), size.attribute, size.value, size.index)
-    sizes.follow_parameters(small, plan.slices)
+    sizes.follow_parameters(modules, plan.slices)
     if plan.selectors:
         settle(small)
     follow_config(small, plan, getattr(model, "config", None))

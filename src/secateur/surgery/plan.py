@@ -7,22 +7,20 @@ operation that reads across units which of them count, so that neither ``cut`` n
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from secateur._errors import FileError, PlanError
 from secateur.graph import PruningGraph
-from secateur.graph.clone import modules_of, tensors_of
+from secateur.graph.clone import Mould
+from secateur.graph.fingerprint import fingerprint
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Site
-from secateur.graph.selector import selectors_of
 from secateur.surgery.ranges import count, from_runs, to_runs
 from secateur.surgery.skip import silenced
 
@@ -177,35 +175,16 @@ class Plan:
             raise FileError(f"not a plan: {type(error).__name__}: {error}") from error
 
 
-def fingerprint(model: nn.Module) -> str:
-    """A hash of the names and shapes of everything in the model, and of its class.
-
-    Buffers that are not saved are left out: some models fill them at their first run.
-    """
-    return _fingerprint(model, tensors_of(model))
-
-
-def _fingerprint(model: nn.Module, tensors: Iterable[Mapping[str, Tensor]]) -> str:
-    fleeting = {
-        f"{path}.{name}" if path else name
-        for path, module in modules_of(model)
-        for name in module._non_persistent_buffers_set
-    }
-    shapes = [(name, tensor.shape) for kind in tensors for name, tensor in kind.items() if name not in fleeting]
-    # A network has few different shapes, and writing one takes longer than looking it up.
-    text = {shape: str(tuple(shape)) for _, shape in shapes}
-    parts = [name + text[shape] for name, shape in sorted(shapes, key=itemgetter(0))]
-    return hashlib.sha256("".join([type(model).__name__, *parts]).encode()).hexdigest()[:16]
-
-
-def check_fingerprint(model: nn.Module, plan: Plan) -> None:
+def check_fingerprint(mould: nn.Module | Mould, plan: Plan) -> None:
     """Refuse a plan that was made for another model, or one that was applied already.
 
     Raises:
         PlanError: with the first few tensors that do not fit.
     """
-    if fingerprint(model) == plan.fingerprint:
+    mark = fingerprint(mould)
+    if mark == plan.fingerprint:
         return
+    model = mould.model if isinstance(mould, Mould) else mould
     already = getattr(model, "secateur_plan", None)
     if isinstance(already, Plan):
         raise PlanError("this model was cut already\napply a plan to the dense model that it was made for")
@@ -213,7 +192,7 @@ def check_fingerprint(model: nn.Module, plan: Plan) -> None:
     missing = [name for name in plan.slices if name not in shapes]
     text = f"\nthe plan names tensors that the model lacks: {', '.join(missing[:5])}" if missing else ""
     raise PlanError(
-        f"the plan was made for another model (fingerprint {plan.fingerprint}, this one has {fingerprint(model)})"
+        f"the plan was made for another model (fingerprint {plan.fingerprint}, this one has {mark})"
         f"{text}\nbuild the model with the same arguments as when it was traced, or trace it again"
     )
 
@@ -258,11 +237,10 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
             written[key] = None if here.all() else to_runs(np.flatnonzero(here))
         return written[key]
 
-    tensors = tensors_of(graph.model)
     slices: dict[str, dict[int, str]] = {}
     for axis in graph.ledger.axes:
         kept = runs(living[classes[axis.start : axis.start + axis.size]])
-        if kept is not None and any(axis.tensor in kind for kind in tensors) and not graph.is_skipped(axis.tensor):
+        if kept is not None and axis.tensor in graph.tensors and not graph.is_skipped(axis.tensor):
             slices.setdefault(axis.tensor, {})[axis.axis] = kept
     changed = {}
     for literal in graph.literals:
@@ -282,9 +260,8 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
             keeps = runs(here)
         members = tuple([str(m) for m in g.members])
         groups.append(GroupPlan(g.name, g.kind, g.width, keeps or f"0-{g.width - 1}", members))
-    mark = _fingerprint(graph.model, tensors)
-    selectors = tuple(selectors_of(graph.model))
-    return Plan(mark, tuple(groups), slices, tuple(changed.values()), reads, dict(why), skips, selectors=selectors)
+    sizes = tuple(changed.values())
+    return Plan(graph.fingerprint, tuple(groups), slices, sizes, reads, dict(why), skips, selectors=graph.selectors)
 
 
 def _read(site: Site, classes: np.ndarray, living: np.ndarray) -> Read | None:
