@@ -70,29 +70,15 @@ class BlendedNorm:
         if single:
             with _Rows(self, True) as row:
                 return self._normalised(x, row)
-        with _Rows(self, True) as row, _Rows(self, False) as other:
-            weight, bias = row.pop("weight", None), row.pop("bias", None)
-            before = {k: t.clone() for k, t in row.items() if t is not None}
-            y = self._normalised(x, row)
-            if self.norm.running_mean is not None and self.tracks:
-                rate = (
-                    self.norm.momentum
-                    if self.norm.momentum is not None
-                    else 1 / float(self.norm.num_batches_tracked or 1)
-                )
-                for name, old in before.items():
-                    # What the batch said, from how the statistics of the wider candidate moved.
-                    moved = row[name] - (1 - rate) * old
-                    narrow = self._narrow(moved)
-                    other[name].mul_(1 - rate).add_(narrow)
-            own, mixed = self.line.mixing(self.pairs, y)
-            matrix, shift = torch.diag(own) + mixed, None
-            if weight is not None:
-                low = self._widened(other["weight"], len(own))
-                matrix = torch.diag(own * weight) + mixed * low
-            if bias is not None:
-                shift = own * bias + mixed @ self._widened(other["bias"], len(own))
-            return mix(y, matrix, shift)
+        y = self._standardised(x)
+        own, mixed = self.line.mixing(self.pairs, y)
+        weight, bias = self.norm.weight, self.norm.bias
+        matrix, shift = torch.diag(own) + mixed, None
+        if weight is not None:
+            matrix = torch.diag(own * self._of(weight, True)) + mixed * self._widened(self._of(weight, False), len(own))
+        if bias is not None:
+            shift = torch.addmv(own * self._of(bias, True), mixed, self._widened(self._of(bias, False), len(own)))
+        return mix(y, matrix, shift)
 
     @property
     def _by_batch(self) -> bool:
@@ -111,9 +97,44 @@ class BlendedNorm:
         low, high = every[low], every[high]
         return torch.searchsorted(high, low)
 
-    def _narrow(self, wide: Tensor) -> Tensor:
-        places = self._places()
-        return wide[places] if isinstance(places, slice) else wide[places.to(wide.device)]
+    def _of(self, table: Tensor, high: bool) -> Tensor:
+        """The row of one side's candidates, as a vector of its channels."""
+        units = self._units(high)
+        row, index = self.line.rows(self.pairs, high, units), self.line.index(units)
+        if isinstance(row, int):
+            return table[row][index]
+        return table[row.to(table.device), torch.arange(table.shape[1])[index].to(table.device)]
+
+    def _standardised(self, x: Tensor) -> Tensor:
+        """By mean and variance of the batch, which go into the statistics of both candidates."""
+        norm = self.norm
+        if norm.running_mean is None or not self.tracks:
+            return F.batch_norm(x, None, None, None, None, True, 0.0, norm.eps)
+        # With a momentum of one, what is tracked is what the batch says.
+        seen = x.new_zeros(2, x.shape[1], dtype=norm.running_mean.dtype)
+        y = F.batch_norm(x, seen[0], seen[1], None, None, True, 1.0, norm.eps)
+        rate = self._rate()
+        with torch.no_grad():
+            for high, places in ((True, slice(None)), (False, self._places())):
+                units = self._units(high)
+                row, index = self.line.rows(self.pairs, high, units), self.line.index(units)
+                for table, found in zip((norm.running_mean, norm.running_var), seen.unbind()):
+                    assert table is not None
+                    if isinstance(row, int) and isinstance(index, slice):
+                        table[row, index].lerp_(found[places], rate)
+                    else:
+                        at = torch.arange(table.shape[1])[index].to(table.device)
+                        key = (row if isinstance(row, int) else row.to(table.device), at)
+                        some = found[places if isinstance(places, slice) else places.to(found.device)]
+                        table[key] = table[key].lerp(some, rate)
+        return y
+
+    def _rate(self) -> float:
+        """How far the statistics move; one more batch was seen."""
+        norm = self.norm
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        return norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked or 1)
 
     def _widened(self, narrow: Tensor, size: int) -> Tensor:
         places = self._places()
@@ -124,10 +145,7 @@ class BlendedNorm:
     def _normalised(self, x: Tensor, row: dict[str, Any]) -> Tensor:
         norm = self.norm
         moves = norm.training and self.tracks and norm.running_mean is not None
-        if moves and norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        rate = 0.0 if norm.momentum is None and not moves else norm.momentum
-        rate = 1 / float(norm.num_batches_tracked or 1) if rate is None else rate
+        rate = self._rate() if moves else 0.0
         by_batch = self._by_batch
         keep = moves or not by_batch
         mean, variance = (row.get("running_mean"), row.get("running_var")) if keep else (None, None)

@@ -15,9 +15,23 @@ from secateur.methods.reconstruction import Reconstruction
 from secateur.methods.sfp import SFP
 from secateur.methods.slimming import Slimming
 from secateur.methods.sss import SSS
+from secateur.methods.tas import TAS
 from secateur.methods.thinet import ThiNet
 
-_ALL = (L1, ThiNet, Reconstruction, Slimming, SSS, SFP, Magnitude, Lottery, LotteryUnits, PruningFromScratch, Random)
+_ALL = (
+    L1,
+    ThiNet,
+    Reconstruction,
+    Slimming,
+    SSS,
+    SFP,
+    Magnitude,
+    Lottery,
+    LotteryUnits,
+    PruningFromScratch,
+    TAS,
+    Random,
+)
 REGISTRY: dict[str, type[Method]] = {cls.name: cls for cls in _ALL}
 
 
