@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ import pytest
 
 from secateur import cli
 from secateur.card import read_card
-from secateur.study import run_study
+from secateur.study import read_study, run_study
+from secateur.study.plan import plan_study
+from secateur.study.store import Store
 from secateur.study.summary import results
 from secateur.surgery import load
 
@@ -152,3 +155,38 @@ def test_mistakes_are_refused_before_anything_is_written(tmp_path: Path, monkeyp
     (tmp_path / "study.toml").write_text(RECIPE + "sede = 3\n")
     assert main(monkeypatch, "run", tmp_path / "study.toml", "--out", tmp_path / "out") == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_no_training_for_a_cut_that_cannot_be(tmp_path: Path):
+    recipe = RECIPE.replace('budget = ["macs=60%", "params=10"]', 'budget = "params=10"') + "seed = [0, 1]\n"
+    (tmp_path / "study.toml").write_text(recipe)
+    said = study(tmp_path / "study.toml", tmp_path / "out")
+    assert [run["state"] for run in said] == ["failed"] * 4
+    assert not (tmp_path / "out" / "stages").exists()
+    assert not list((tmp_path / "out" / "unfinished").glob("*"))
+    with sqlite3.connect(tmp_path / "out" / "study.sqlite") as db:
+        assert db.execute("SELECT count(*) FROM attempts").fetchone() == (0,)
+        cuts = db.execute("SELECT state, error FROM stages WHERE kind = 'cut'").fetchall()
+    db.close()
+    assert [state for state, _ in cuts] == ["failed", "failed"]
+    assert all("the budget params = 10 cannot be reached" in error for _, error in cuts)
+
+
+def test_what_is_refused_can_be_retried_and_what_runs_is_left_alone(tmp_path: Path):
+    (tmp_path / "study.toml").write_text(RECIPE)
+    plan = plan_study(read_study(tmp_path / "study.toml"))
+    cut = next(stage for stage in plan.stages.values() if stage.kind == "cut")
+    runs = [s.address for s in plan.stages.values() if cut.address in s.needs]
+    with Store(tmp_path / "out") as store:
+        store.add(plan)
+        assert store.refuse(cut, "no")
+        assert not store.refuse(cut, "again")
+        rows = store.rows(plan)
+        assert (rows[cut.address].state, rows[cut.address].error) == ("failed", "no")
+        assert {rows[a].blocked_by for a in runs} == {cut.address}
+        store.add(plan, retry_failed=True)
+        assert {store.rows(plan)[a].state for a in (cut.address, *runs)} == {"waiting"}
+        claim = store.claim(plan)
+        assert claim is not None
+        assert not store.refuse(claim.stage, "too late")
+        store.release([claim])

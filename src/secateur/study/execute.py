@@ -71,6 +71,20 @@ def execute(job: dict[str, Any], progress: Progress) -> None:
     {"dense": _dense, "cut": _cut, "recover": _recover}[given.kind](given, progress)
 
 
+def rehearse_cut(where: Mapping[str, Any]) -> None:
+    """Refuse what the cut of a stage would refuse, on the untrained network.
+
+    Args:
+        where: of the stage.
+
+    Raises:
+        SecateurError: as :func:`secateur.pipeline.rehearse`.
+    """
+    words = where["recipe"]
+    bench = _bench(where["base"], where, words["training.batch_size"], words["seed"], where["weights"])
+    rehearse(bench.model, bench.example, _asked(words), True)
+
+
 def _dense(job: Job, progress: Progress) -> None:
     """Train the dense network; leaves its weights and its log."""
     config = _config(job.settings["training"])

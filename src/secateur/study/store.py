@@ -361,6 +361,21 @@ class Store:
         self._sweep(claim.stage, keep=self.work_folder(claim.stage))
         return True
 
+    def refuse(self, stage: Stage, error: str) -> bool:
+        """Record that a stage cannot succeed before anybody works on it; stages that need it fail with it.
+
+        Returns:
+            Whether it counts: False where it is no longer waiting.
+        """
+        with self._writing():
+            changed = self._db.execute(
+                "UPDATE stages SET state = 'failed', error = ?, ended = ? WHERE address = ? AND state = 'waiting'",
+                (error, time.time(), stage.address),
+            ).rowcount
+            if changed:
+                self._block(stage.address)
+        return bool(changed)
+
     def release(self, claims: Iterable[Claim]) -> None:
         """Give claims back, unfinished."""
         with self._writing():

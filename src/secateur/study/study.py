@@ -15,6 +15,7 @@ from secateur.study.job import Pool
 from secateur.study.local_pool import LocalPool
 from secateur.study.plan import plan_study
 from secateur.study.recipe import Study, read_study
+from secateur.study.rehearsal import refuse_in_advance
 from secateur.study.runner import EXECUTOR, Runner, Status
 from secateur.study.stages import StudyPlan
 from secateur.study.store import Store
@@ -72,7 +73,10 @@ def run_study(
     with Store(folder) as store:
         pool = make_pool(on, workers, plan)
         with Display(console or Console(quiet=True)) as watch:
-            status = Runner(store, plan, pool, executor=executor, watch=watch, retry_failed=retry_failed).run()
+            runner = Runner(store, plan, pool, executor=executor, watch=watch, retry_failed=retry_failed)
+            if executor == EXECUTOR:
+                refuse_in_advance(store, plan)
+            status = runner.run()
     return Finished(study, status, folder)
 
 
