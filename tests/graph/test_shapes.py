@@ -68,6 +68,35 @@ PLAIN: list[tuple[Any, tuple]] = [
     (_ATEN.convolution.default, (X, meta(4, 5, 3, 3), None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1)),
     (_ATEN.relu.default, (CHANNELS_LAST,)),
     (_ATEN._adaptive_avg_pool2d.default, (X, [3, 4])),
+    *[
+        (getattr(_ATEN, f"upsample_{how}2d").default, (x, size, *([] if how == "nearest" else [False])))
+        for how in ("nearest", "bilinear", "bicubic")
+        for x in (X, CHANNELS_LAST, COLUMN, meta(2, 1, 8, 9))
+        for size in ([4, 5], [16, 18], [1, 1])
+    ],
+    (_ATEN.upsample_nearest2d.default, (X, [0, 5])),
+    (_ATEN.upsample_bilinear2d.default, (X, [4, 5], True, 0.5, 0.5)),
+    (_ATEN.embedding.default, (meta(7, 5), meta(2, 3, dtype=torch.int64))),
+    (_ATEN.embedding.default, (meta(7, 5), meta(dtype=torch.int64), 1, False, False)),
+    *[
+        (_ATEN.where.self, (choice, x, y))
+        for choice in (meta(8, 9, dtype=torch.bool), meta(2, 6, 8, 9, dtype=torch.bool), meta(8, 9))
+        for x, y in (
+            (X, X),
+            (X, COLUMN),
+            (COLUMN, X),
+            (COLUMN, COLUMN),
+            (CHANNELS_LAST, X),
+            (X, meta()),
+            (X, X.double()),
+        )
+    ],
+    *[
+        (_ATEN.neg.default, (x,))
+        for x in (X[..., :4], X[..., 4:], X[:, :3], X[..., ::2], X[:, :, :1], X.transpose(1, 2)[..., :4], X[:, :1])
+    ],
+    *[(_ATEN.neg.default, (x,)) for x in (meta(3, 1).expand(3, 5), meta(4).expand(3, 4), X.as_strided((3, 4), (2, 1)))],
+    (_ATEN.add.Tensor, (X[..., :4], X[..., 4:8])),
 ]
 
 

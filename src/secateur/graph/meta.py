@@ -76,6 +76,9 @@ class MetaMemory:
             if device is not None and torch.device(device).type == "meta":
                 kwargs = {**kwargs, "device": _CPU}
             return func(*args, **kwargs)
+        _, shape, name = self._kind_of(func)
+        if shape is not None and not name.endswith("_") and (out := shape(name, args, kwargs)) is not None:
+            return out
         moved: dict[int, Tensor] = {}
 
         def to_meta(t: Tensor) -> Tensor:
@@ -98,12 +101,16 @@ class MetaMemory:
     def _is_unreal(self, t: Tensor) -> bool:
         return bool(self._unreal) and t.untyped_storage()._cdata in self._unreal
 
-    def _on_meta(self, func: Any, args: tuple, kwargs: dict) -> Any:
+    def _kind_of(self, func: Any) -> tuple[str, Any, str]:
+        """What kind of operation it is, what knows its shapes, and its name."""
         found = self._kinds.get(func)
         if found is None:
             name = func.overloadpacket.__name__
             found = self._kinds[func] = (_kind(func), SHAPES.get(name), name)
-        kind, shape, name = found
+        return found
+
+    def _on_meta(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        kind, shape, name = self._kind_of(func)
         if shape is not None and (out := shape(name, args, kwargs)) is not None:
             return out
         if kind == "other":

@@ -44,16 +44,29 @@ def _blank(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _same(x: Tensor) -> Tensor | None:
-    """A new tensor laid out like ``x``, unless its elements overlap or leave gaps."""
+    """A new tensor laid out like ``x``; ``None`` where that takes PyTorch to say."""
     if x.is_contiguous():
         return torch.empty(x.shape, dtype=x.dtype, device=_META)
     strides = sorted((s, n) for n, s in zip(x.shape, x.stride()) if n > 1)
+    if _in_order(x):
+        # A part of a larger tensor: gaps close.
+        return torch.empty(x.shape, dtype=x.dtype, device=_META)
     expected = 1
     for stride, size in strides:
         if stride != expected:
             return None
         expected *= size
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=_META)
+
+
+def _in_order(x: Tensor) -> bool:
+    """Whether the elements of every axis lie behind those of the next, none on another."""
+    last = 0
+    for size, stride in zip(reversed(x.shape), reversed(x.stride())):
+        if stride <= last or size < 2:
+            return False
+        last = stride * (size - 1)
+    return True
 
 
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -198,6 +211,36 @@ def batched_product(name: str, args: tuple, kwargs: dict) -> Any:
         return None
     (batch, n, k), (others, inner, m) = a.shape, b.shape
     return _blank((batch, n, m), a) if batch == others and k == inner else None
+
+
+@shape_of("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d")
+def upsample(name: str, args: tuple, kwargs: dict) -> Any:
+    x, size = args[:2]
+    if kwargs or x.dim() != 4 or not isinstance(size, (list, tuple)) or len(size) != 2 or min(size) < 1:
+        return None
+    if not x.is_floating_point() or not x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
+        return None
+    return _blank((*x.shape[:2], *size), x) if x.numel() else None
+
+
+@shape_of("embedding")
+def embedding(name: str, args: tuple, kwargs: dict) -> Any:
+    weight, indices = args[:2]
+    return None if weight.dim() != 2 else _blank((*indices.shape, weight.shape[1]), weight)
+
+
+@shape_of("where")
+def where(name: str, args: tuple, kwargs: dict) -> Any:
+    if kwargs or len(args) != 3 or not all(isinstance(t, Tensor) and t.is_contiguous() for t in args):
+        return None
+    choice, x, y = args
+    if choice.dtype != torch.bool or x.dtype != y.dtype or not x.is_floating_point():
+        return None
+    shape = _broadcast(x.shape, y.shape)
+    # Only where one of the two has the shape of the result does PyTorch lay that out in order for sure.
+    if shape is None or shape not in (x.shape, y.shape) or _broadcast(shape, choice.shape) != shape:
+        return None
+    return _blank(shape, x)
 
 
 def _windows(x: Tensor, kernel: list, stride: list, padding: list, dilation: list, up: bool) -> tuple | None:
