@@ -124,7 +124,7 @@ def _distributions(found: Mapping[str, Any], tracks: Sequence[Track], colour: st
         step = max(_ROW, _LEAST_GROUP / rows)
         for k, count in enumerate(track.counts):
             y.append(at + step * (k + 0.5))
-            z.append([chances[k] for chances in track.chances])
+            z.append([rows * chances[k] for chances in track.chances])
             hover.append([f"{escape(track.name)}: {count} {track.unit}, {chances[k]:.1%}" for chances in track.chances])
         figure.add_annotation(
             x=1, xref="paper", xanchor="left", xshift=6, y=at + step * (track.chosen + 0.5), showarrow=False,
@@ -138,8 +138,10 @@ def _distributions(found: Mapping[str, Any], tracks: Sequence[Track], colour: st
         hover.append([""] * len(epochs))
         at += 4
     height = round(at) + 76
+    shown = [value for line in z for value in line if value is not None]
+    least, most = min(shown), max(*shown, min(shown) + 1e-3)
     figure.add_heatmap(
-        x=epochs, y=y, z=z, zmin=0, zmax=1, text=hover, hovertemplate="epoch %{x}<br>%{text}<extra></extra>",
+        x=epochs, y=y, z=z, zmin=least, zmax=most, text=hover, hovertemplate="epoch %{x}<br>%{text}<extra></extra>",
         colorscale=[[0, "rgba(138, 141, 145, 0.10)"], [1, colour]], hoverongaps=False,
         showscale=False,
     )  # fmt: skip
@@ -160,8 +162,9 @@ def _distributions(found: Mapping[str, Any], tracks: Sequence[Track], colour: st
         ),
     )
     key = (
-        "One band a width or depth, one row a candidate, the smallest on top: the darker, the likelier. On the right: "
-        "what was built, of the most there is."
+        "One band a width or depth, one row a candidate, the smallest on top. From pale to full colour: from "
+        f"{least:.2g} to {most:.2g} times as likely as without any preference. On the right: what was built, of "
+        "the most there is."
     )
     sure = sum(max(track.chances[-1]) > 0.5 for track in tracks)
     alt = (
