@@ -214,7 +214,7 @@ class Search(Law):
         loss = self.objective(logits, y)
         if not bool(loss.isfinite()):
             raise TrainingError(
-                f"the loss of the architecture is {float(loss)} at a temperature of {self._temperature:g}\n"
+                f"the loss of the architecture is {float(loss.detach())} at a temperature of {self._temperature:g}\n"
                 "try a lower learning rate (lr, arch_lr)"
             )
         moved = [p for p in (self.widths, self.depths) if p.numel()]
@@ -272,7 +272,7 @@ class Search(Law):
 
     def _neighbours(self, choice: Choice, way: int) -> Iterator[tuple[Choice, float]]:
         """Choices that differ by one candidate in one place, and how much less likely they are, above zero."""
-        for field, logits, sizes in zip(("widths", "depths"), self.logits(), self._sizes):
+        for field, logits, sizes in zip(("widths", "depths"), (t.detach() for t in self.logits()), self._sizes):
             at: Sequence[int] = getattr(choice, field)
             for k, (row, size) in enumerate(zip(logits, sizes)):
                 if 0 <= at[k] + way < size:
