@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._errors import InputError, UsageError
-from secateur.graph.clone import modules_of, tensors_in
+from secateur.graph.clone import Mould
 from secateur.graph.trees import tensors
 
 #: Modules that only wrap another one, by the name of their class (importing some of them takes seconds), with the
@@ -27,8 +27,8 @@ _MOST_NAMES = 3
 _PLAIN = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 
 
-def check_model(model: Any) -> None:
-    """Refuse what cannot be traced or cut, with all reasons at once.
+def admitted(model: Any) -> Mould:
+    """The model, taken apart to be copied; what cannot be traced or cut is refused, with all reasons at once.
 
     Raises:
         UsageError: it is no ``nn.Module``.
@@ -36,10 +36,11 @@ def check_model(model: Any) -> None:
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"trace takes an nn.Module, not {type(model).__name__}")
-    modules = modules_of(model)
-    problems = [*_wrapped(modules), *_scripted(modules), *_lazy(modules)]
+    mould = Mould(model)
+    problems = [*_wrapped(mould), *_scripted(mould), *_lazy(mould)]
     if problems:
         raise InputError("this model cannot be traced as it is:\n" + "\n".join(problems))
+    return mould
 
 
 def _names(names: list[str]) -> str:
@@ -47,8 +48,8 @@ def _names(names: list[str]) -> str:
     return shown + (f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else "")
 
 
-def _wrapped(modules: list[tuple[str, nn.Module]]) -> Iterator[str]:
-    for name, module in modules:
+def _wrapped(mould: Mould) -> Iterator[str]:
+    for name, module in mould.modules:
         attribute = _WRAPPERS.get(type(module).__name__)
         if attribute is not None and type(module).__module__.startswith("torch.") and hasattr(module, attribute):
             kind = "a compiled model" if attribute == "_orig_mod" else type(module).__name__
@@ -56,15 +57,16 @@ def _wrapped(modules: list[tuple[str, nn.Module]]) -> Iterator[str]:
             yield f"{name or 'it'} is {kind}: use what it wraps (model.{path}) and wrap the cut model again"
 
 
-def _scripted(modules: list[tuple[str, nn.Module]]) -> Iterator[str]:
-    found = [name or "it" for name, module in modules if isinstance(module, torch.jit.ScriptModule)]
+def _scripted(mould: Mould) -> Iterator[str]:
+    found = [name or "it" for name, module in mould.modules if isinstance(module, torch.jit.ScriptModule)]
     if found:
         found = found[:1] if found[0] == "it" else found
         yield f"TorchScript: {_names(found)}: use the Python module that it was made from, and script the cut model"
 
 
-def _lazy(modules: list[tuple[str, nn.Module]]) -> Iterator[str]:
-    found = [name for held in tensors_in(modules) for name, tensor in held.items() if nn.parameter.is_lazy(tensor)]
+def _lazy(mould: Mould) -> Iterator[str]:
+    held = (*mould.parameters.items(), *mould.buffers.items())
+    found = [name for name, tensor in held if nn.parameter.is_lazy(tensor)]
     if found:
         yield f"lazy, without a shape yet: {_names(found)}: run the model once, model(*example_inputs)"
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from secateur._errors import InputError
-from secateur.graph.admit import does_not_run, oddity
+from secateur.graph.admit import admitted, does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
 from secateur.graph.clone import Copy, Mould
 from secateur.graph.labels import FIXED, Labels, varying
@@ -351,22 +351,22 @@ def capture(model: nn.Module, example_inputs: Any) -> Capture:
     """Run the model once and follow its labels.
 
     Raises:
-        InputError: the model does not take the example inputs.
+        UsageError: it is no module.
+        InputError: the model does not take the example inputs, or is of a kind that cannot be traced.
     """
-    call = as_call(example_inputs)
+    mould, call = admitted(model), as_call(example_inputs)
     try:
-        return _capture(model, call, on_meta=True)
+        return _capture(mould, call, on_meta=True)
     except Exception as error:
         # Whatever the meta device could not do (reading a value, an operation without a meta kernel) real tensors can.
         on_meta = error
     try:
-        return _capture(model, call, on_meta=False)
+        return _capture(mould, call, on_meta=False)
     except Exception as error:
         raise does_not_run(model, call, on_meta, error) from error
 
 
-def _capture(model: nn.Module, call: tuple[tuple, dict], on_meta: bool) -> Capture:
-    mould = Mould(model)
+def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     if on_meta:
         skeleton = skeleton_of(mould, without_numbers)
         inputs = map_tensors(call, lambda t: without_numbers("", t.detach()))

@@ -60,10 +60,10 @@ def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Parameters and buffers by their first names."""
-    return tensors_in(modules_of(model))
+    return _tensors_in(modules_of(model))
 
 
-def tensors_in(modules: list[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _tensors_in(modules: list[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Parameters and buffers of some modules by their first names."""
     kinds: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     seen: set[int] = set()
@@ -112,7 +112,7 @@ class Mould:
 
     def __init__(self, model: nn.Module):
         self.modules = modules_of(model)
-        self.parameters, self.buffers = tensors_in(self.modules)
+        self.parameters, self.buffers = _tensors_in(self.modules)
 
     @property
     def model(self) -> nn.Module:

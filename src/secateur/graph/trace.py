@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._errors import UnknownName, UsageError
-from secateur.graph.admit import check_model, elsewhere
+from secateur.graph.admit import elsewhere
 from secateur.graph.blocks import Block
 from secateur.graph.capture import Capture, capture
 from secateur.graph.clone import tensors_of
@@ -272,7 +272,6 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
     Raises:
         InputError: the model does not run on the example inputs, or is of a kind that cannot be traced.
     """
-    check_model(model)
     with one_thread(), no_collection():
         recorded = capture(model, example_inputs)
         graph = PruningGraph(model, recorded, probe(recorded))
