@@ -76,3 +76,21 @@ def test_draws_everything_and_asks_nobody(browser: Any, raw: dict[str, Any], tmp
         page.wait_for_timeout(800)
         page.screenshot(path=Path(folder) / f"{scheme}.png", full_page=True)
     context.close()
+
+
+def test_a_folded_run_is_drawn_when_it_is_opened(browser: Any, raw: dict[str, Any], tmp_path: Path):
+    file = tmp_path / "report.html"
+    file.write_text(render([{**raw, "seed": seed} for seed in range(7)]), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.goto(file.as_uri())
+    page.locator("#comparison .plot[data-ready]").first.wait_for()
+    assert page.locator("#run3 .plot[data-ready]").count() == 0
+    page.locator("#run3 summary").first.click()
+    page.locator("#run3 .plot[data-ready]").first.wait_for()
+    box = page.locator("#run3 .plot").first.bounding_box()
+    assert box is not None
+    assert box["width"] > 300
+    page.evaluate("location.hash = '#run5'")
+    page.locator("#run5 .plot[data-ready]").first.wait_for()
+    assert page.locator("#run6 .plot[data-ready]").count() == 0
+    page.close()

@@ -48,7 +48,7 @@ def test_the_table_of_drops(cards: list[Card]):
     told = drop_cells(rows)
     assert [name for name, _ in told["columns"]] == ["dense", "right after the cut", "fine-tune", "scratch-E"]
     _, first = told["rows"][0]
-    assert first[0] == ("93.00 ± 0.00", "n = 3")
+    assert first[0] == ("93.00", "the same for all seeds")
     assert first[1] == ("\u221231.80 ± 0.00", "n = 3"), "0.612 in the card's history"
     assert first[2] == ("\u22121.90 ± 0.10", "n = 3")
     assert told["rows"][2][1][3] == ("\u2013", ""), "slimming has no scratch"
@@ -169,3 +169,30 @@ def test_recipes_beside_the_cards_are_read(raw: dict[str, Any], cards: list[Card
             (folder / "recipe.toml").write_text(text, encoding="utf-8")
     found = read_runs([tmp_path])
     assert [card.extra[RECIPE] for card in found] == [{"train": 8, "options.penalty": 0.1}, {}, {}]
+
+
+def test_what_was_left_as_it_was_cut_stands_in_one_column(raw: dict[str, Any]):
+    (row,) = drop_rows(cells(runs(raw, {"finetune": (0.90, 0.91), "none": (0.612, 0.612)})))
+    assert list(row.recoveries) == ["fine-tune"]
+    without = {**raw, "history": []}
+    (row,) = drop_rows(cells(runs(without, {"finetune": (0.90, 0.91), "none": (0.612, 0.612)})))
+    assert list(row.recoveries) == ["fine-tune", "as cut"], "nowhere else where no card says it"
+
+
+@pytest.mark.parametrize(("seeds", "folded"), [(3, False), (4, True)])
+def test_many_runs_are_folded_under_their_names(raw: dict[str, Any], seeds: int, folded: bool):
+    page = render(runs(raw, {"finetune": (0.90,) * seeds, "scratch-e": (0.90,) * seeds}))
+    body = page[: page.index("<script>")]
+    assert body.count('<details class="folded">') == (2 * seeds if folded else 0)
+    assert ("runs, one by one" in body) is folded
+    assert body.count("<details") == body.count("</details>")
+    assert "cifar-resnet20, l1, scratch-E, seed 2</h2>" in body
+
+
+def test_runs_are_told_apart_by_how_they_were_recovered(raw: dict[str, Any]):
+    cards = runs(raw, {"finetune": (0.90, 0.91)})
+    assert cards[0].recovery is not None
+    cards[0].recovery.settings["lr"] = 0.01
+    page = render(cards)
+    assert "l1, fine-tune (lr 0.01), seed 0</h2>" in page
+    assert "l1, fine-tune (lr 0.001), seed 1</h2>" in page

@@ -40,7 +40,9 @@ def drop_rows(cells: Sequence[Cell]) -> tuple[DropRow, ...]:
             after = [p.value(name) for p in outcome.card.history if p.event == "cut"]
             if after and after[-1] is not None and outcome.dense is not None:
                 cut.append(factor * (after[-1] - outcome.dense))
-        rows.append(DropRow(own[0], spread(dense), spread(cut), {cell.how: spread(cell.drops) for cell in own}))
+        # What was left as it was cut stands in the column of the cut.
+        recovered = [cell for cell in own if cell.recovery != "none" or not cut]
+        rows.append(DropRow(own[0], spread(dense), spread(cut), {cell.how: spread(cell.drops) for cell in recovered}))
     return tuple(rows)
 
 
@@ -57,9 +59,7 @@ def drop_cells(rows: Sequence[DropRow]) -> dict:
     told = []
     for row in rows:
         found = [row.cut, *(row.recoveries.get(way) for way in ways(rows))]
-        told.append(
-            (row, [(plus_minus(row.dense), _n(row.dense)), *((plus_minus(s, sign=True), _n(s)) for s in found)])
-        )
+        told.append((row, [_dense(row.dense), *((plus_minus(s, sign=True), _n(s)) for s in found)]))
     return {"columns": columns, "rows": told}
 
 
@@ -76,6 +76,12 @@ def drop_sheet(rows: Sequence[DropRow]) -> Sheet:
                 lines.append((cell.model, cell.data, cell.method, cell.budget, cell.detail, way, round(found.mean, 6),
                               std, found.n, None if row.dense is None else round(row.dense.mean, 6)))  # fmt: skip
     return Sheet(columns, tuple(lines))
+
+
+def _dense(found: Spread | None) -> tuple[str, str]:
+    """Weights from a file are the same for every seed, which is no spread of zero."""
+    same = found is not None and found.std == 0
+    return (f"{found.mean:.2f}", "the same for all seeds") if found and same else (plus_minus(found), _n(found))
 
 
 def _n(found: Spread | None) -> str:

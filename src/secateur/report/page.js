@@ -23,15 +23,31 @@
   }
 
   function repaint() {
-    plots.forEach(function (plot) { window.Plotly.relayout(plot, theme()); });
+    plots.forEach(function (plot) { if (plot.dataset.ready) { window.Plotly.relayout(plot, theme()); } });
   }
 
-  plots.forEach(function (plot) {
+  // What is folded away has no size to draw on; it is drawn when it is opened.
+  function draw(plot) {
+    if (plot.dataset.begun || plot.closest("details.folded:not([open])")) { return; }
+    plot.dataset.begun = "yes";
     var drawing = JSON.parse(document.getElementById(plot.dataset.drawing).textContent);
     window.Plotly.newPlot(plot, drawing.data, drawing.layout, config)
       .then(function () { return window.Plotly.relayout(plot, theme()); })
       .then(function () { plot.dataset.ready = "yes"; });
+  }
+
+  plots.forEach(draw);
+  document.querySelectorAll("details.folded").forEach(function (fold) {
+    fold.addEventListener("toggle", function () { fold.querySelectorAll(".plot").forEach(draw); });
   });
+
+  function unfold() {
+    var wanted = document.getElementById(window.location.hash.slice(1));
+    var fold = wanted && wanted.querySelector(":scope > details.folded");
+    if (fold) { fold.open = true; wanted.scrollIntoView(); }
+  }
+  window.addEventListener("hashchange", unfold);
+  unfold();
 
   dark.addEventListener("change", repaint);
   window.addEventListener("beforeprint", function () { root.classList.add("on-paper"); repaint(); });

@@ -13,6 +13,7 @@ from secateur._atomic import write_atomic
 from secateur._errors import FileError, UsageError
 from secateur.card import Card, parse_card
 from secateur.report import summary, table, units
+from secateur.report.cells import spoken
 from secateur.report.comparison import Overview, beside_sheet, overview, verdict_sheet
 from secateur.report.drops import drop_cells, drop_sheet
 from secateur.report.figure import Figure
@@ -23,6 +24,9 @@ from secateur.report.scores import score_figure
 from secateur.report.search import search_figures
 from secateur.report.statistics import Paired
 from secateur.report.widths import width_figure
+
+_UNFOLDED = 6
+"""Up to so many runs are shown in full; of more, each is folded under its name."""
 
 
 def render(cards: Sequence[Card | Mapping[str, Any]], *, title: str | None = None) -> str:
@@ -47,12 +51,17 @@ def render(cards: Sequence[Card | Mapping[str, Any]], *, title: str | None = Non
 
     parsed = [card if isinstance(card, Card) else parse_card(card, f"card {n}") for n, card in enumerate(cards, 1)]
     chosen = colours([card.method for card in parsed] + [c.name for card in parsed for c in card.comparisons])
+    together = overview(parsed, chosen)
+    # Where runs differ in how they were recovered, the cells know in what.
+    own = [(o.card, cell) for cell in (together.cells if together else ()) for o in cell.outcomes]
+    how = {id(card): cell.how for card, cell in own if _recovery(card) == cell.recovery}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_text("page.html.j2"))
     return template.render(
         title=title or _title(parsed),
-        overview=_overview(overview(parsed, chosen)),
-        runs=[_run(f"run{n}", card, chosen) for n, card in enumerate(parsed, 1)],
+        overview=_overview(together),
+        folded=len(parsed) > _UNFOLDED,
+        runs=[_run(f"run{n}", card, chosen, how.get(id(card))) for n, card in enumerate(parsed, 1)],
         colours=chosen,
         style=Markup(_text("page.css")),
         script=Markup(_text("page.js")),
@@ -95,7 +104,11 @@ def _title(cards: Sequence[Card]) -> str:
     return f"{len(cards)} runs on {', '.join(models[:3])}{' …' if len(models) > 3 else ''}"
 
 
-def _run(key: str, card: Card, chosen: Mapping[str, str]) -> dict[str, Any]:
+def _recovery(card: Card) -> str:
+    return card.recovery.name if card.recovery else "none"
+
+
+def _run(key: str, card: Card, chosen: Mapping[str, str], how: str | None) -> dict[str, Any]:
     """Everything that the template shows of one card."""
     colour = chosen[card.method]
     figures = [make(card, colour) for make in (width_figure, score_figure, recovery_figure)]
@@ -104,6 +117,7 @@ def _run(key: str, card: Card, chosen: Mapping[str, str]) -> dict[str, Any]:
         "key": key,
         "card": card,
         "colour": colour,
+        "recovery": how or spoken(_recovery(card)),
         "headline": summary.headline(card),
         "tiles": summary.tiles(card),
         "exactness": summary.exactness_line(card),

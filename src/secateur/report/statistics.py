@@ -175,19 +175,28 @@ def comparisons(cells: Sequence[Cell]) -> tuple[Paired, ...]:
 
 
 def between_methods(cells: Sequence[Cell]) -> tuple[tuple[str, tuple[Paired, ...]], ...]:
-    """Every pair of cells that differ in the method and its options only: what they share, in words, and the pairs."""
+    """Every pair of cells that differ in the method and its options only: what they share, in words, and the pairs.
+
+    The one with the better mean comes first.
+    """
     alike: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         alike.setdefault((_but_for_the_method(cell), cell.way), []).append(cell)
     found = []
     for own in alike.values():
-        pairs = [paired(a, b) for a, b in itertools.combinations(own, 2) if a.method != b.method]
+        pairs = [_better_first(paired(a, b)) for a, b in itertools.combinations(own, 2) if a.method != b.method]
         if pairs:
             # A method that was recovered in one way only does not say in which.
             how = max((cell.how for cell in own), key=len)
             words = (f"{own[0].model} on {own[0].data}", own[0].budget, how)
             found.append((", ".join(filter(None, words)), tuple(pairs)))
     return tuple(found)
+
+
+def _better_first(pair: Paired) -> Paired:
+    """So that a verdict and the sign of its difference agree; of equal ones the first stays first."""
+    ahead = math.fsum(pair.differences) * (1 if higher_is_better(pair.first.quality) else -1)
+    return paired(pair.second, pair.first) if ahead < 0 else pair
 
 
 def _but_for_the_method(cell: Cell) -> str:
