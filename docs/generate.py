@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import rethinking_page
 import zoo_page
 
 from secateur import data, models
@@ -40,6 +41,7 @@ def main() -> None:
     for title, pairs in sections.items():
         text += f"\n## {title}\n\n{rows(pairs)}\n"
     (HERE / "names.md").write_text(text, encoding="utf-8")
+    rethinking_page.write()
     zoo_page.PAGE.write_text(zoo_page.page(zoo_page.stored()), encoding="utf-8")
 
 
