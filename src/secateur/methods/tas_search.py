@@ -205,11 +205,17 @@ class Search(Law):
 
     def _step(self, model: nn.Module, x: Any, y: Any) -> None:
         x, y = x.to(self._device, non_blocking=True), y.to(self._device, non_blocking=True)
+        trained = [p for p in model.parameters() if p.requires_grad]
         self.net.draw, self.net.tracks = self.draw(), False
+        # Autograd need not follow what is done to weights.
+        for parameter in trained:
+            parameter.requires_grad_(False)
         try:
             out = model(x)
         finally:
             self.net.tracks = True
+            for parameter in trained:
+                parameter.requires_grad_(True)
         logits = getattr(out, "logits", out)
         loss = self.objective(logits, y)
         if not bool(loss.isfinite()):
