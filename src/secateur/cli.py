@@ -69,7 +69,7 @@ def prune(
     method: Annotated[str, typer.Option(help="How units are judged, see `secateur methods`.")] = "l1",
     option: Annotated[list[str] | None, typer.Option(help="An option of the method: penalty=1e-5. Repeatable.")] = None,
     budget: Annotated[str | None, typer.Option(help="What remains: macs=50%, params=1.2M.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Widths of a paper instead of a budget: resnet56-B.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Widths for a budget: resnet56-B, or a widths.json.")] = None,
     recover: Annotated[str, typer.Option(help="finetune, scratch-e, scratch-b or none.")] = "finetune",
     epochs: Annotated[int | None, typer.Option(help="Epochs of the recovery.")] = None,
     recover_lr: Annotated[float | None, typer.Option(help="Learning rate of finetune; its paper says 0.001.")] = None,

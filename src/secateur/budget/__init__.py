@@ -4,6 +4,7 @@ from secateur.budget.allocate import RANKINGS as RANKINGS
 from secateur.budget.allocate import plan as plan
 from secateur.budget.budget import Budget as Budget
 from secateur.budget.configuration import Configuration as Configuration
+from secateur.budget.configuration import is_widths as is_widths
 from secateur.budget.configuration import read_widths as read_widths
 from secateur.budget.configuration import write_widths as write_widths
 from secateur.budget.goal import Goal as Goal

@@ -222,6 +222,11 @@ def _recovery_epochs(asked: Asked, card: Card) -> int:
 
 
 def _copy_log(before: str | Path | None, out: Path) -> None:
-    """The log of a run begins with those of the stages that it shares."""
-    if before is not None and Path(before, "log.jsonl").is_file():
-        shutil.copyfile(Path(before, "log.jsonl"), out / "log.jsonl")
+    """The log of a run begins with those of the stages that it shares; what a method left there comes along."""
+    if before is None:
+        return
+    own = {"card.json", "plan.json", "stage.json"}
+    left = [path for path in Path(before).glob("*.json") if path.name not in own]
+    for path in (Path(before, "log.jsonl"), *left):
+        if path.is_file():
+            shutil.copyfile(path, out / path.name)

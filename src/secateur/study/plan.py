@@ -11,8 +11,9 @@ from typing import Any
 
 from secateur._errors import DataError, SecateurError, UsageError
 from secateur._user_code import is_user_code
+from secateur.budget import is_widths
 from secateur.data import load
-from secateur.job import settings
+from secateur.job import Job, settings
 from secateur.models import carries_weights
 from secateur.study.recipe import RunRecipe, Study
 from secateur.study.stages import Stage, StudyPlan
@@ -93,6 +94,7 @@ def _chain(run: RunRecipe, data: list[str], weights: str | None) -> Sequence[Sta
         **{k: words[k] for k in ("round_to", "ranking", "protect", "floor")},
         "uniform": job.goal.uniform,
         "goal": job.goal.as_dict(),
+        **_files(job),
         "seed": job.seed,
         "batch_size": config.batch_size,
         "training": _training(config) if job.method.trains else None,
@@ -165,6 +167,14 @@ def _of_folder(model: str) -> str | None:
         return None
     files = sorted(p for p in Path(rest).rglob("*") if p.is_file())
     return hashlib.sha256("".join(f"{p.name} {_digest(str(p))}\n" for p in files).encode()).hexdigest()
+
+
+def _files(job: Job) -> dict[str, Any]:
+    """What lies in the files that goal and method name: widths, learned gates."""
+    named = [job.goal.preset] if job.goal.preset and is_widths(job.goal.preset) else []
+    gates = asdict(job.method).get("gates")
+    found = [_digest(path) for path in (*named, *([gates] if isinstance(gates, str) else []))]
+    return {"files": found} if found else {}
 
 
 def _digest(path: str) -> str:

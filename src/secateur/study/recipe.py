@@ -31,7 +31,7 @@ from pydantic.fields import FieldInfo
 
 from secateur._errors import FileError, SecateurError, UnknownName, UsageError
 from secateur._user_code import is_user_code
-from secateur.budget import PRESETS, RANKINGS, Budget
+from secateur.budget import PRESETS, RANKINGS, Budget, is_widths, read_widths
 from secateur.data import names as data_names
 from secateur.job import TEACHERS, Job, job
 from secateur.methods import REGISTRY, find
@@ -155,6 +155,13 @@ def _one_of(kind: str, known: Any) -> AfterValidator:
     return _checked(check)
 
 
+def _preset_exists(name: str) -> None:
+    if is_widths(name):
+        read_widths(name)
+    elif name not in PRESETS:
+        raise UnknownName("preset", name, PRESETS)
+
+
 def _data_exists(name: str) -> None:
     known = [entry.name for entry in data_names()]
     if name not in known and not is_user_code(name) and not name.startswith("folder:"):
@@ -221,7 +228,7 @@ class _Grid(_Table):
     method: Many[Annotated[str, _one_of("method", REGISTRY)]] = ("l1",)
     options: dict[str, Any] = {}
     budget: Many[Annotated[dict[str, Any], PlainValidator(_budget)]] = ()
-    preset: Many[Annotated[str, _one_of("preset", PRESETS)]] = ()
+    preset: Many[Annotated[str, _checked(_preset_exists)]] = ()
     recover: Many[Annotated[str, _one_of("recovery", RECOVERIES)]] = ("finetune",)
     seed: Many[CountOrNone] = ()
     epochs: Many[Count] = ()
