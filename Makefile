@@ -17,7 +17,7 @@ demo: setup
 	$(BIN)/secateur demo --out out/demo
 
 test: setup
-	$(BIN)/pytest -m "not nightly"
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 nightly: setup
 	$(BIN)/pytest -m nightly
