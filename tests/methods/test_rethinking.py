@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 import secateur as sc
-from secateur._errors import BudgetError, UnknownName, UsageError
+from secateur._errors import BudgetError, FileError, UnknownName, UsageError
 from secateur.budget import Budget, Goal
 from secateur.graph import PruningGraph, trace
 from secateur.methods import SFP, SSS, Evidence, Lottery, Magnitude, Reconstruction, Slimming, ThiNet
 from secateur.methods.sfp import SoftZero
 from secateur.methods.slimming import Shrink
 from secateur.methods.sss import Proximal
-from secateur.surgery import cut, load_masks, make_plan, masks_of
+from secateur.surgery import cut, make_plan, masks_of
 from secateur.testing.contract import Depthwise, Plain
 from secateur.testing.toys import Residual
 from secateur.training import TrainConfig, fit, recovery, reinitialise
@@ -310,12 +310,29 @@ def test_masked_weights_stay_zero_through_training(recover: str, tmp_path: Any):
     none, total = zeros(result.model)
     assert none == total - round(0.2 * total)
     assert masks_of(result.model) is not None
-    stored = load_masks(tmp_path / "run")
+    stored = masks_of(sc.load(tmp_path / "run", model=built()))
     assert stored is not None
     assert stored.kept == round(0.2 * total)
-    assert masks_of(sc.load(tmp_path / "run", model=built())) is not None
     assert any("none is gone" in note for note in result.card.notes)
     assert result.card.pruned.params == result.card.dense.params - none
+
+
+def test_masks_of_other_weights_or_changed_ones_are_refused(tmp_path: Any):
+    for seed, share in enumerate((0.2, 0.3)):
+        prune(built(), "magnitude", budget=Budget(weights=share), seed=seed, out=tmp_path / str(seed))
+    file = tmp_path / "0" / "masks.safetensors"
+    own = file.read_bytes()
+    file.write_bytes((tmp_path / "1" / "masks.safetensors").read_bytes())
+    with pytest.raises(FileError, match="other weights"):
+        sc.load(tmp_path / "0", model=built())
+    file.write_bytes(own[:-1] + bytes([1 - own[-1]]))
+    with pytest.raises(FileError, match="was changed after it was written"):
+        sc.load(tmp_path / "0", model=built())
+    file.write_bytes(own[:-1])
+    with pytest.raises(FileError, match="truncated"):
+        sc.load(tmp_path / "0", model=built())
+    file.write_bytes(own)
+    assert masks_of(sc.load(tmp_path / "0", model=built())) is not None
 
 
 def test_two_of_four_neighbours_stay():

@@ -74,7 +74,7 @@ def save(model: nn.Module, folder: str | Path, *, source: Mapping[str, Any] | No
         raise FileError(
             f"cannot write to {folder}: {error.strerror or error}\nwhat was there before is unchanged"
         ) from error
-    save_masks(masks_of(model), folder)
+    save_masks(masks_of(model), folder, document["weights_sha256"])
     return folder
 
 
@@ -142,7 +142,7 @@ def load(folder: str | Path, *, model: nn.Module | None = None) -> nn.Module:
     missing = [name for name in missing if name not in tied]
     if missing or unexpected:
         raise WeightsError(f"{folder}: missing {missing[:5]}, unexpected {unexpected[:5]}")
-    hold(small, load_masks(folder))
+    hold(small, load_masks(folder, _hash(weights)))
     return small.eval()
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -123,8 +124,13 @@ def n_of_m(scores: Mapping[str, Tensor], n: int, m: int) -> Masks:
     return Masks(keep)
 
 
-def save_masks(masks: Masks | None, folder: str | Path) -> None:
+def save_masks(masks: Masks | None, folder: str | Path, weights_sha256: str) -> None:
     """Write ``masks.safetensors``; without masks none is left there from before.
+
+    Args:
+        masks: what stays.
+        folder: of the saved model.
+        weights_sha256: of the file of the weights that the masks lie on.
 
     Raises:
         FileError: it cannot be written.
@@ -135,24 +141,40 @@ def save_masks(masks: Masks | None, folder: str | Path) -> None:
             path.unlink(missing_ok=True)
             return
         tensors = {name: keep.to("cpu", torch.uint8).contiguous() for name, keep in masks.keep.items()}
-        write_atomic(path, save(tensors))
+        write_atomic(path, save(tensors, {"weights_sha256": weights_sha256, "masks_sha256": _hash(tensors)}))
     except OSError as error:
         raise FileError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
-def load_masks(folder: str | Path) -> Masks | None:
+def load_masks(folder: str | Path, weights_sha256: str) -> Masks | None:
     """Read what :func:`save_masks` wrote; ``None`` where there is nothing.
 
     Raises:
-        FileError: the file is truncated or no safetensors file.
+        FileError: the file is truncated, was changed, belongs to other weights or is no safetensors file.
     """
     path = Path(folder, FILE_NAME)
     if not path.is_file():
         return None
     try:
-        return Masks({name: t.bool() for name, t in load(path.read_bytes()).items()})
+        with safe_open(path, framework="pt") as file:
+            said = file.metadata() or {}
+            # It is no mapping, whatever its methods look like.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise FileError(f"{path} is truncated or is not a safetensors file: {error}") from None
+    if said.get("masks_sha256") != _hash(tensors):
+        raise FileError(f"{path} was changed after it was written (its hash does not match); nothing was loaded")
+    if said.get("weights_sha256") != weights_sha256:
+        raise FileError(f"{path} lies on other weights than those beside it; nothing was loaded")
+    return Masks({name: t.bool() for name, t in tensors.items()})
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].numpy().tobytes())
+    return found.hexdigest()
 
 
 def masks_of(model: Any) -> Masks | None:
