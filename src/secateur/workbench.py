@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur._errors import InputError, UsageError
-from secateur.data import DataSplits, Loader, load, loader
+from secateur.data import DataSplits, Loader, load, loader, resizable
 from secateur.models import build, default_input_shape, example_inputs
 from secateur.training import TrainConfig, fit
 
@@ -100,9 +100,9 @@ def set_up(
 ) -> Bench:
     """Build the model for the data set, read the data, and make the batches.
 
-    ``shape`` is that of the example input, by default one image of the data; folders of images are resized to it.
+    ``shape`` is that of the example input, by default one image of the data; photographs are resized to it.
     """
-    size = shape[-1] if shape and data.startswith("folder:") else None
+    size = shape[-1] if shape and resizable(data) else None
     splits = load(data, data_dir=data_dir, limit=limit, limit_test=limit_test, image_size=size)
     torch.manual_seed(seed)
     model, source = build_model(

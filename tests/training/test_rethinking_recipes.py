@@ -71,6 +71,13 @@ def photographs(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("data", ["imagenet", "folder"])
+def test_photographs_have_the_size_of_the_example(data: str, photographs: Path):
+    named = {"imagenet": "imagenet", "folder": f"folder:{photographs}"}[data]
+    bench = set_up("torchvision:resnet18", named, data_dir=photographs, shape=(1, 3, 64, 64), batch_size=4)
+    assert bench.example.shape == bench.data.test[0][0][None].shape == (1, 3, 64, 64)
+
+
 def models_of(name: str) -> list[str]:
     raw = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     listed = [g["model"] for g in (raw, *raw.get("grid", [])) if "model" in g]

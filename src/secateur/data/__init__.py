@@ -8,6 +8,7 @@ from secateur.data.loaders import loader as loader
 from secateur.data.registry import DataEntry as DataEntry
 from secateur.data.registry import load as load
 from secateur.data.registry import names as names
+from secateur.data.registry import resizable as resizable
 from secateur.data.registry import sources as sources
 from secateur.data.splits import Augment as Augment
 from secateur.data.splits import DataSplits as DataSplits

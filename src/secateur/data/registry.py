@@ -83,6 +83,11 @@ def sources() -> list[DataEntry]:
     return list(_SOURCES)
 
 
+def resizable(name: str) -> bool:
+    """Whether a data set is of photographs that are brought to the size that is asked for."""
+    return name.partition(":")[0] in _FOLDERS
+
+
 def load(
     name: str,
     *,
@@ -106,7 +111,7 @@ def load(
         DataError: files that are missing, cut short or damaged, or labels out of range.
     """
     kind, _, rest = name.partition(":")
-    if image_size is not None and kind not in _FOLDERS:
+    if image_size is not None and not resizable(name):
         raise UsageError(
             f"image_size={image_size}: {name!r} has a size of its own; only folder:PATH and imagenet can be resized"
         )
