@@ -124,3 +124,10 @@ def test_what_is_a_block(body: nn.Module, blocks: list[str]):
     for name in blocks:
         check = sc.verify(model, make_plan(graph.without(name), {}), x)
         assert check.exact, str(check)
+
+
+def test_a_block_prints_in_one_line():
+    """Its labels are a tensor with a number for every position of the map: pages."""
+    graph = sc.trace(tv.resnet18(num_classes=10).eval(), torch.zeros(1, 3, 64, 64))
+    assert repr(graph.blocks[0]) == "Block(name='layer1.0', stack='layer1', shape=(1, 64, 16, 16))"
+    assert "tensor(" not in repr(graph.blocks)

@@ -7,7 +7,7 @@ goes on as it is. A ReLU behind the addition keeps the trail of what was never n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -31,13 +31,14 @@ class Block:
     Attributes:
         name: path of the module.
         stack: path of the module that holds it, with its neighbours.
-        stream: label systems of what enters it.
+        stream: label systems of what enters it; not printed.
         shape: of what enters it, and leaves it.
     """
 
     name: str
     stack: str
-    stream: tuple[Tensor, ...]
+    # A row for every position of the map: pages, for one block.
+    stream: tuple[Tensor, ...] = field(repr=False)
     shape: tuple[int, ...]
 
 
