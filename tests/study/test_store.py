@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from secateur._errors import FileError
+from secateur.study.database import VERSION
 from secateur.study.owner import Owner
-from secateur.study.store import VERSION, Claim, Store
+from secateur.study.store import Claim, Store
 from study.fake_study import Fake
 
 Make = Callable[..., Fake]

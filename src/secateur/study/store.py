@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import shutil
-import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,53 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateur._errors import FileError
+from secateur.study.database import Database, unusable
 from secateur.study.owner import Owner
 from secateur.study.stages import Stage, StudyPlan
-
-VERSION = 1
-"""The version of the tables that this release writes; it reads no newer one."""
 
 FILE_NAME = "study.sqlite"
 UNFINISHED = "unfinished"
 STAGE_FILE = "stage.json"
 LEASE_SECONDS = 60.0
-_APPLICATION = 0x53454341
-_HEADER = b"SQLite format 3\x00"
-_TABLES = f"""
-CREATE TABLE stages (
-    address TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    label TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'running', 'done', 'failed')),
-    owner TEXT,
-    token TEXT,
-    lease REAL,
-    error TEXT,
-    blocked_by TEXT,
-    added REAL NOT NULL,
-    started REAL,
-    ended REAL,
-    seconds REAL
-) WITHOUT ROWID;
-CREATE TABLE needs (
-    stage TEXT NOT NULL REFERENCES stages,
-    needed TEXT NOT NULL REFERENCES stages,
-    PRIMARY KEY (stage, needed)
-) WITHOUT ROWID;
-CREATE INDEX needed_by ON needs (needed);
-CREATE TABLE attempts (
-    token TEXT PRIMARY KEY,
-    stage TEXT NOT NULL REFERENCES stages,
-    owner TEXT NOT NULL,
-    started REAL NOT NULL,
-    ended REAL,
-    outcome TEXT CHECK (outcome IN ('done', 'failed', 'lost', 'released')),
-    error TEXT
-) WITHOUT ROWID;
-PRAGMA application_id = {_APPLICATION};
-PRAGMA user_version = {VERSION};
-"""
 
 
 @dataclass(frozen=True)
@@ -113,44 +73,12 @@ class Store:
         self.path = self.folder / FILE_NAME
         self.lease_seconds = lease_seconds
         self.owner = Owner.this_process()
-        _refuse_others(self.path)
+        self._db = Database(self.path)
         try:
-            (self.folder / UNFINISHED).mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise _unusable(self.path, error) from None
-        try:
-            self._prepare()
-        except BaseException:
+            (self.folder / UNFINISHED).mkdir(exist_ok=True)
+        except OSError as error:
             self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        with _sqlite_errors(self.path):
-            self._write_ahead()
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self._writing():
-                (version,) = self._db.execute("PRAGMA user_version").fetchone()
-                # The header of the file may lag behind what another process has only just written.
-                _refuse_newer(self.path, version)
-                if version == 0:
-                    for statement in _TABLES.split(";"):
-                        self._db.execute(statement)
-            if version == 0:
-                # So that the header says what file this is.
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def _write_ahead(self) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError:
-                # While another process does the same, SQLite refuses at once instead of waiting.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
+            raise unusable(self.path, error) from None
 
     def close(self) -> None:
         self._db.close()
@@ -173,7 +101,7 @@ class Store:
             retry_failed: let what failed wait again.
         """
         now = time.time()
-        with self._writing():
+        with self._db.writing():
             for stage in plan.stages.values():
                 self._db.execute(
                     "INSERT OR IGNORE INTO stages (address, kind, label, settings, added) VALUES (?, ?, ?, ?, ?)",
@@ -223,7 +151,7 @@ class Store:
     def claim(self, plan: StudyPlan) -> Claim | None:
         """The next stage of the plan that can be worked on and on which nobody works; None when there is none now."""
         token, found = uuid.uuid4().hex, []
-        with self._writing():
+        with self._db.writing():
             now = time.time()
             states = self._states()
             for stage in self._open(plan, states):
@@ -287,7 +215,7 @@ class Store:
             Claims that others have taken over; work on them is for nothing.
         """
         lost = []
-        with self._writing():
+        with self._db.writing():
             for claim in claims:
                 if self._is_mine(claim):
                     self._db.execute(
@@ -319,7 +247,7 @@ class Store:
         try:
             (result / STAGE_FILE).write_text(json.dumps(document, indent=1), encoding="utf-8")
             _to_disk(result)
-            with self._writing():
+            with self._db.writing():
                 mine = self._is_mine(claim)
                 if mine:
                     target.parent.mkdir(exist_ok=True)
@@ -347,7 +275,7 @@ class Store:
         Returns:
             Whether it counts: False when the claim was lost.
         """
-        with self._writing():
+        with self._db.writing():
             if not self._is_mine(claim):
                 return False
             self._end(claim, "failed", error)
@@ -367,7 +295,7 @@ class Store:
         Returns:
             Whether it counts: False where it is no longer waiting.
         """
-        with self._writing():
+        with self._db.writing():
             changed = self._db.execute(
                 "UPDATE stages SET state = 'failed', error = ?, ended = ? WHERE address = ? AND state = 'waiting'",
                 (error, time.time(), stage.address),
@@ -378,7 +306,7 @@ class Store:
 
     def release(self, claims: Iterable[Claim]) -> None:
         """Give claims back, unfinished."""
-        with self._writing():
+        with self._db.writing():
             for claim in claims:
                 if self._is_mine(claim):
                     self._end(claim, "released")
@@ -392,7 +320,7 @@ class Store:
 
     def rows(self, plan: StudyPlan) -> dict[str, Row]:
         """The state of every stage of the plan, by address."""
-        with _sqlite_errors(self.path):
+        with self._db.reading():
             found = self._db.execute(
                 "SELECT address, state, error, blocked_by, started, ended, seconds, "
                 "(SELECT count(*) FROM attempts WHERE stage = address) FROM stages"
@@ -416,18 +344,6 @@ class Store:
         return document.get("address") == stage.address
 
     # -- inside -------------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """All of it or nothing, and nobody else at the same time."""
-        with _sqlite_errors(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
 
     def _states(self) -> dict[str, str]:
         return dict(self._db.execute("SELECT address, state FROM stages"))
@@ -467,44 +383,6 @@ class Store:
         for path in (self.folder / UNFINISHED).glob(f"{stage.address[:16]}.*"):
             if path != keep:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _refuse_others(path: Path) -> None:
-    """Look at the first bytes before SQLite does: opening a file already creates others beside it."""
-    try:
-        with open(path, "rb") as file:
-            header = file.read(100)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _unusable(path, error) from None
-    if not header:
-        return
-    application = int.from_bytes(header[68:72], "big")
-    if len(header) < 100 or not header.startswith(_HEADER) or application not in (0, _APPLICATION):
-        raise FileError(f"{path} is not the store of a study\nmove it away, or name another folder with --out")
-    _refuse_newer(path, int.from_bytes(header[60:64], "big"))
-
-
-def _refuse_newer(path: Path, version: int) -> None:
-    if version > VERSION:
-        raise FileError(
-            f"{path} has version {version}, this release reads up to {VERSION}: it was written by a newer secateur\n"
-            "nothing in it was touched; update with: pip install -U secateur"
-        )
-
-
-def _unusable(path: Path, error: Exception) -> FileError:
-    said = (isinstance(error, OSError) and error.strerror) or error
-    return FileError(f"the store {path} cannot be used: {said}\nname another folder with --out")
-
-
-@contextlib.contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _unusable(path, error) from error
 
 
 def _to_disk(folder: Path) -> None:
