@@ -130,17 +130,13 @@ def prune(
     }
     asked = job(**wish)
     default_input_shape(model)
-    if (
-        not (weights or pretrained or train)
-        and recover not in ("scratch-e", "scratch-b")
-        and not asked.method.starts_untrained
-        and not carries_weights(model)
-    ):
+    trained = bool(weights or pretrained or train) or carries_weights(model)
+    if not trained and recover not in ("scratch-e", "scratch-b") and not asked.method.starts_untrained:
         raise UsageError(
             f"{model!r} has no weights yet: pass --weights FILE.safetensors, --pretrained, "
             "or --train EPOCHS to train it first"
         )
-    if asked.taught and not (weights or pretrained or train or carries_weights(model)):
+    if asked.taught and not trained:
         raise UsageError(
             f"{model!r} has no weights yet, so it cannot teach: pass --train EPOCHS or --weights FILE.safetensors, "
             "or --teacher none"
@@ -172,6 +168,7 @@ def prune(
         source=bench.source,
         reproduce=shlex.join(["secateur", *sys.argv[1:]]),
         progress=not as_json,
+        trained=trained,
     )
     if as_json:
         emit(result.card.to_dict())

@@ -76,11 +76,12 @@ def prune(
     source: Mapping[str, Any] | None = None,
     reproduce: str | None = None,
     progress: bool = True,
+    trained: bool = True,
 ) -> Result:
     """Make a network smaller, recover it, prove it and measure it.
 
     Args:
-        model: a trained network; it is not changed.
+        model: the dense network, trained unless ``trained`` says otherwise; it is not changed.
         example_inputs: one example, as ``trace`` takes it; latency is measured on it.
         method: see ``sc.methods()``.
         options: of the method, by name; see ``secateur methods``.
@@ -108,6 +109,8 @@ def prune(
         source: see ``sc.save``.
         reproduce: the line that does it again.
         progress: show progress bars.
+        trained: whether the network has seen any data. If not, its own quality means nothing: it is left out, and no
+            difference to it is reported.
 
     Raises:
         SecateurError: one of its kinds, each with the way out; see ``secateur._errors``.
@@ -138,7 +141,7 @@ def prune(
         check_teacher(given, model, example_inputs)
     graph = rehearse(model, example_inputs, asked, train_data is not None, out)
     trail = Trail(None if out is None else Path(out), eval_data, progress)
-    result = cut_down(graph, example_inputs, asked, train_data, trail, names or {})
+    result = cut_down(graph, example_inputs, asked, train_data, trail, names or {}, trained=trained)
     reproduce = reproduce or _call(method, budget, preset, recover, epochs, seed)
     result = replace(result, card=replace(result.card, reproduce=reproduce))
     tutor = Tutor("given", given) if given is not None else Tutor("dense", graph.model) if asked.taught else None
@@ -176,7 +179,14 @@ def rehearse(
 
 
 def cut_down(
-    graph: PruningGraph, example_inputs: Any, asked: Job, train_data: Any, trail: Trail, names: Mapping[str, str]
+    graph: PruningGraph,
+    example_inputs: Any,
+    asked: Job,
+    train_data: Any,
+    trail: Trail,
+    names: Mapping[str, str],
+    *,
+    trained: bool = True,
 ) -> Result:
     """From the dense network to the smaller one as it is right after the cut.
 
@@ -184,6 +194,7 @@ def cut_down(
         graph: from :func:`rehearse`.
         trail: is written to, and says what to evaluate on.
         names: ``{"model": ..., "data": ...}`` for the card.
+        trained: see :func:`prune`.
 
     Raises:
         SecateurError: as :func:`prune`.
@@ -195,8 +206,16 @@ def cut_down(
             f"{len(readers)} layers read through channel selectors, so the streams that they read stay whole"
         )
     torch.manual_seed(asked.seed)
-    dense_quality = trail.quality(model)
-    trail.point("dense", 0, dense_quality)
+    dense_quality = trail.quality(model) if trained else {}
+    if trained:
+        trail.point("dense", 0, dense_quality)
+    else:
+        trail.notes.append("the dense network was never trained, so there is no quality of it to compare with")
+        if asked.recover == "finetune":
+            trail.notes.append(
+                "finetune goes on from weights that were never trained, at its small learning rate; scratch-e and "
+                "scratch-b train new ones at that of the dense network"
+            )
     start = start_of(graph, example_inputs, asked)
     trail.notes += start.note(graph)
     goal = start.goal

@@ -455,6 +455,11 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     assert 0.4 < card["pruned"]["macs"] / card["dense"]["macs"] <= 0.5
     assert card["recovery"]["epochs"] == card["dense"]["macs"] // card["pruned"]["macs"]
     assert any("bit for bit what it was" in note for note in card["notes"])
+    assert "accuracy" not in card["dense"], "random weights are nothing to compare with"
+    assert any("never trained" in note for note in card["notes"])
+    assert not any("finetune" in note for note in card["notes"])
+    (epoch,) = card["gates"]["history"]
+    assert list(epoch["means"].values()) == pytest.approx(list(card["gates"]["mean"].values()))
     files = {path.name for path in tmp_path.iterdir()}
     assert {"gates.json", "widths.json", "plan.json", "model.safetensors", "report.html"} <= files
     sc.load(tmp_path)

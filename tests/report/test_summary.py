@@ -9,7 +9,7 @@ import pytest
 from secateur.card import parse_card
 from secateur.report import units
 from secateur.report.palette import BLUE, GREEN, NEUTRAL, VERMILLION, colours
-from secateur.report.recovery import curve_points
+from secateur.report.recovery import curve_points, recovery_figure
 from secateur.report.summary import exactness_line, headline, is_faster, tiles, warnings
 
 
@@ -77,3 +77,16 @@ def test_one_colour_per_method_throughout():
 def test_epochs_that_count_through_are_left_as_they_are(raw: dict[str, Any]):
     raw["history"] = [{"stage": s, "epoch": e, "accuracy": 0.5} for s, e in (("a", 1), ("a", 2), ("b", 2), ("b", 3))]
     assert [p.x for p in curve_points(parse_card(raw), "accuracy")] == [1, 2, 2, 3]
+
+
+def test_a_dense_network_that_was_never_trained_is_compared_with_nobody(raw: dict[str, Any]):
+    raw["dense"] = {k: v for k, v in raw["dense"].items() if "accuracy" not in k}
+    raw["history"] = [p for p in raw["history"] if p["stage"] != "dense"]
+    card = parse_card(raw)
+    assert "points" not in headline(card)
+    (tile,) = [t for t in tiles(card) if t.label == "accuracy"]
+    assert tile.value == units.quality("accuracy", card.pruned.quality["accuracy"])
+    assert tile.detail == "dense: none to compare with"
+    figure = recovery_figure(card, "#0072B2")
+    assert figure is not None
+    assert "dense" not in figure.key + figure.alt

@@ -48,7 +48,7 @@ class GateLearning(Law):
         self._unclipped: dict[str, Tensor] = {}
         self._best: dict[str, dict[str, Tensor]] = {}
         self._best_accuracy = 0.0
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self.learned = LearnedGates({}, {})
 
     @property
@@ -89,7 +89,12 @@ class GateLearning(Law):
     def on_epoch_end(self, model: nn.Module, epoch: int) -> None:
         """Keeps the gates if they are the best so far of those that are sparse enough."""
         gates = torch.cat([gate.detach() for gate in self.values.values()])
-        seen = {"epoch": epoch + 1, "open": float((gates != 0).double().mean()), "mean": float(gates.double().mean())}
+        seen: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "open": float((gates != 0).double().mean()),
+            "mean": float(gates.double().mean()),
+            "means": {name: round(float(gate.detach().double().mean()), 6) for name, gate in self.values.items()},
+        }
         if self._held is not None:
             seen["accuracy"] = evaluate(model, self._held)["accuracy"]
             # As published: the count of gates is compared with the target of their mean.

@@ -17,6 +17,7 @@ from secateur.report.cells import spoken
 from secateur.report.comparison import Overview, beside_sheet, overview, verdict_sheet
 from secateur.report.drops import drop_cells, drop_sheet
 from secateur.report.figure import Figure
+from secateur.report.gates import gate_figures
 from secateur.report.palette import colours
 from secateur.report.reading import read_runs
 from secateur.report.recovery import recovery_figure
@@ -112,7 +113,7 @@ def _run(key: str, card: Card, chosen: Mapping[str, str], how: str | None) -> di
     """Everything that the template shows of one card."""
     colour = chosen[card.method]
     figures = [make(card, colour) for make in (width_figure, score_figure, recovery_figure)]
-    figures += search_figures(card, colour)
+    figures += [*search_figures(card, colour), *gate_figures(card, colour)]
     return {
         "key": key,
         "card": card,

@@ -11,7 +11,11 @@ from secateur.report.figure import Figure, Sheet
 from secateur.report.palette import NEUTRAL, colours
 
 _MAX_LABELS = 4
-_KEY = "Vertical: a cut. Dashed: the dense network. Thin: the same small network trained from scratch."
+_KEYS = {
+    "cut": "Vertical: a cut.",
+    "dense": "Dashed: the dense network.",
+    "rivals": "Thin: the same small network trained from scratch.",
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ def recovery_figure(card: Card, colour: str) -> Figure | None:
         ("epoch since start", "stage", "epoch as recorded", name, "event"),
         tuple((p.x, p.stage, p.epoch, p.value, p.event) for line in (points, *rivals.values()) for p in line),
     )
-    return Figure("recovery", "Recovery", _KEY, f"{alt}.", _draw(card, name, points, rivals, colour), sheet, 380)
+    drawn = {"cut": bool(cuts), "dense": name in card.dense.quality, "rivals": bool(rivals)}
+    key = " ".join(text for what, text in _KEYS.items() if drawn[what])
+    return Figure("recovery", "Recovery", key, f"{alt}.", _draw(card, name, points, rivals, colour), sheet, 380)
 
 
 def _draw(

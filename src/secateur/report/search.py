@@ -15,7 +15,7 @@ from secateur.card import Card
 from secateur.report.figure import Figure, Sheet
 from secateur.report.palette import NEUTRAL
 
-_NAMES = {"macs": "multiply-accumulates", "params": "parameters"}
+_NAMES = {"macs": "MACs", "params": "parameters"}
 _ROW = 7
 _LEAST_GROUP = 20
 

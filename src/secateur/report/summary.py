@@ -28,6 +28,9 @@ def tiles(card: Card) -> tuple[Tile, ...]:
     ]
     for name in quality_names(card):
         before, after = dense.quality.get(name), pruned.quality.get(name)
+        if before is None:
+            found.append(Tile(units.quality(name, after), units.spoken(name), "dense: none to compare with"))
+            continue
         label = f"points of {units.spoken(name)}" if is_fraction(name) else units.spoken(name)
         detail = _arrow(units.quality(name, before), units.quality(name, after))
         found.append(Tile(units.quality_change(name, before, after, 1), label, detail))
