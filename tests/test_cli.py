@@ -270,6 +270,10 @@ NUMBERS = {
     "no batch": (["bench", "RUN", "--backends", "eager", "--batch", "0"], ["--batch 0"]),
     "no runs": (["bench", "RUN", "--backends", "eager", "--runs", "0"], ["runs=0"]),
     "input that does not fit": (["inspect", "digits-resnet", "--input", "1x3x8x8"], ["(1, 3, 8, 8)", "3 channels"]),
+    "images of another size": (
+        ["prune", "lenet5", "--train", "1", "--budget", "macs=50%", "--input", "1x1x28x28"],
+        ["1x1x28x28", "'digits' are: 1x1x8x8", "leave --input out"],
+    ),
     "unreadable input": (["inspect", "digits-resnet", "--input", "8by8"], ["'8by8'", "1x3x224x224"]),
     "no weights": (["prune", "digits-resnet", "--budget", "macs=50%"], ["no weights yet", "--train EPOCHS"]),
     "no published weights": ([*DIGITS, "--budget", "macs=50%", "--pretrained"], ["no published weights"]),

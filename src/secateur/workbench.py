@@ -101,9 +101,18 @@ def set_up(
     """Build the model for the data set, read the data, and make the batches.
 
     ``shape`` is that of the example input, by default one image of the data; photographs are resized to it.
+
+    Raises:
+        InputError: the data's images are of another shape.
     """
     size = shape[-1] if shape and resizable(data) else None
     splits = load(data, data_dir=data_dir, limit=limit, limit_test=limit_test, image_size=size)
+    if shape and tuple(shape[1:]) != tuple(splits.input_shape):
+        asked, found = ("x".join(map(str, sizes)) for sizes in (shape, (1, *splits.input_shape)))
+        raise InputError(
+            f"the input {asked} is not what the images of {data!r} are: {found}\n"
+            "leave --input out, or name data of that size with --data"
+        )
     torch.manual_seed(seed)
     model, source = build_model(
         name,

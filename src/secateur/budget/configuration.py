@@ -15,6 +15,9 @@ from secateur.graph import PruningGraph
 from secateur.surgery import Plan
 
 KIND, SCHEMA = "secateur widths", 1
+_WAY = (
+    "take the widths.json of a run: secateur prune MODEL --method pruning-from-scratch --out DIR writes DIR/widths.json"
+)
 
 
 @dataclass(frozen=True)
@@ -48,18 +51,17 @@ class Configuration:
             UsageError: the graph is of another architecture.
         """
         have = graph.widths
-        problems = [f"it has no group {g}" for g in self.widths if g not in have]
-        problems += [f"its group {g} is not in the file" for g in have if g not in self.widths]
+        problems = [f"- {g} of the file is no group here" for g in self.widths if g not in have]
+        problems += [f"- {g} is not in the file" for g in have if g not in self.widths]
         problems += [
-            f"{g} has {have[g]} units where the file was made for {self.of[g]}"
+            f"- {g} has {have[g]} units where the file was made for {self.of[g]}"
             for g in self.widths
             if g in have and have[g] != self.of[g]
         ]
         if problems:
-            more = f"\nand {len(problems) - 5} more" if len(problems) > 5 else ""
-            raise UsageError(
-                f"the widths of {name} are for another network than this: " + "\n".join(problems[:5]) + more
-            )
+            more = [f"and {len(problems) - 5} more"] if len(problems) > 5 else []
+            title = f"the widths of {name} are for another network than this:"
+            raise UsageError("\n".join([title, *problems[:5], *more, f"name the model that they are for, or {_WAY}"]))
         return dict(self.widths)
 
 
@@ -102,6 +104,6 @@ def read_widths(path: str | Path) -> Configuration:
             raise ValueError(f"{wrong[0]} should have {widths[wrong[0]]!r} of {of[wrong[0]]!r} units")
         return Configuration(widths, of, int(data["macs"]), int(data["params"]))
     except OSError as error:
-        raise FileError(f"the widths {path} cannot be read: {error.strerror or error}") from error
+        raise FileError(f"the widths {path} cannot be read: {error.strerror or error}\n{_WAY}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{path} is cut short or is no file of widths: {error}") from error
+        raise FileError(f"{path} is cut short or is no file of widths: {error}\n{_WAY}") from error
