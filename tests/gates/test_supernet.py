@@ -150,6 +150,22 @@ def test_without_a_norm_the_filters_are_blended():
     torch.testing.assert_close(model.train()(x), wanted, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("norm", [True, False])
+def test_blends_in_mixed_precision(norm: bool):
+    model, net = set_up(norm)
+    model.float().train()
+    weights = torch.tensor([0.3, 0.7], requires_grad=True)
+    net.draw = Draw({"conv": Pair(0, 1, weights)}, ())
+    x = torch.randn(5, 2, 6, 6)
+    wanted = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(x)
+    torch.testing.assert_close(found.float(), wanted, rtol=0.05, atol=0.05)
+    (gradient,) = torch.autograd.grad(found.float().square().sum(), weights)
+    assert bool(gradient.isfinite().all())
+    assert bool((gradient != 0).all())
+
+
 def test_depths_of_the_released_code():
     assert [depths(n) for n in (1, 2, 3, 5, 9, 18)] == [
         (1,),

@@ -71,8 +71,9 @@ class BlendedNorm:
             with _Rows(self, True) as row:
                 return self._normalised(x, row)
         y = self._standardised(x)
-        own, mixed = self.line.mixing(self.pairs, y)
         weight, bias = self.norm.weight, self.norm.bias
+        # In mixed precision the map is shorter than what the norm computes with.
+        own, mixed = self.line.mixing(self.pairs, y if weight is None else weight)
         matrix, shift = torch.diag(own) + mixed, None
         if weight is not None:
             matrix = torch.diag(own * self._of(weight, True)) + mixed * self._widened(self._of(weight, False), len(own))
