@@ -17,7 +17,8 @@ from secateur.gates.architecture import Choice
 from secateur.gates.width import Pair
 from secateur.methods import configure
 from secateur.methods.tas import TAS
-from secateur.methods.tas_search import Search, Target, temperature_at
+from secateur.methods.tas_landing import Target, landed, moved
+from secateur.methods.tas_search import Search, temperature_at
 from secateur.testing import check_method
 from secateur.testing.contract import Plain
 from secateur.training import TrainConfig
@@ -116,7 +117,7 @@ def test_an_architecture_outside_the_band_is_moved_into_it_by_its_likeliest_neig
         law.widths[3, -2] += 4.9
     costs = law.target.costs
     assert law.target.side(costs.actual(law.choice())) == 1
-    found, how = law._landed()
+    found, how = landed(law.target, law.choice(), law.history, law.logits())
     assert law.target.side(costs.actual(found)) == 0
     assert "no epoch's was within the band" in how
     assert found.widths[3] < 7, "where another candidate is nearly as likely"
@@ -124,13 +125,13 @@ def test_an_architecture_outside_the_band_is_moved_into_it_by_its_likeliest_neig
 
 def test_an_earlier_architecture_in_the_band_comes_before_that():
     law = searching(0.4)
-    fits = law._moved(law.choice())[0]
+    fits = moved(law.target, law.choice(), law.logits())[0]
     cost = law.target.costs.actual(fits)
     law.history = [{"epoch": 7, "actual": cost, "choice": [list(fits.widths), list(fits.depths)]}]
     with torch.no_grad():
         law.widths[:, -1] += 5
         law.depths[:, -1] += 5
-    found, how = law._landed()
+    found, how = landed(law.target, law.choice(), law.history, law.logits())
     assert found == fits
     assert "epoch 7" in how
 

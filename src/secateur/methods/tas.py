@@ -30,7 +30,8 @@ from secateur.gates.architecture import Costs, Space, space
 from secateur.gates.width import parse_ratios
 from secateur.graph import PruningGraph
 from secateur.methods.protocol import Evidence, Method
-from secateur.methods.tas_search import Search, Settings, Target
+from secateur.methods.tas_landing import Target
+from secateur.methods.tas_search import Search, Settings
 from secateur.scores import Scores
 from secateur.surgery import Plan, make_plan
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from secateur._errors import TrainingError
 from secateur.data.halves import halves
-from secateur.gates.architecture import Choice, Costs, Space
+from secateur.gates.architecture import Choice, Space
 from secateur.gates.supernet import Draw, Supernet
 from secateur.gates.width import Pair, gumbel, padded, two_of
 from secateur.graph import PruningGraph
 from secateur.methods.protocol import Law
+from secateur.methods.tas_landing import Target, landed
 
 BETAS = (0.5, 0.999)
 INITIAL = 0.01
@@ -34,31 +35,6 @@ class Settings:
     last_temperature: float
     arch_lr: float
     arch_decay: float
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the cost should land: ``wanted``, give or take a share of it."""
-
-    costs: Costs
-    wanted: float
-    tolerance: float
-
-    @property
-    def low(self) -> float:
-        return (1 - self.tolerance) * self.wanted
-
-    @property
-    def high(self) -> float:
-        return (1 + self.tolerance) * self.wanted
-
-    def side(self, cost: float) -> int:
-        """1 above the band, -1 below, 0 within."""
-        return int(cost > self.high) - int(cost < self.low)
-
-    def loss(self, expected: Tensor, actual: float) -> Tensor:
-        """``log E`` if the actual cost is above the band, ``-log E`` if it is below, 0 within."""
-        return self.side(actual) * expected.log()
 
 
 def temperature_at(epoch: int, epochs: int, first: float, last: float) -> float:
@@ -151,7 +127,7 @@ class Search(Law):
         self.history.append(point)
 
     def finish(self) -> None:
-        self.found, self.how = self._landed()
+        self.found, self.how = landed(self.target, self.choice(), self.history, self.logits())
         self.net.settle(self.found)
 
     # -- the law --------------------------------------------------------------------------------------------------
@@ -232,59 +208,6 @@ class Search(Law):
             self._seen[0] += float(F.cross_entropy(logits, y)) * len(y)
             self._seen[1] += hits
             self._seen[2] += len(y)
-
-    # -- what it comes to -----------------------------------------------------------------------------------------
-
-    def _landed(self) -> tuple[Choice, str]:
-        """The last architecture, or the nearest to it in time or in likelihood that lies in the band."""
-        last = self.choice()
-        if self.target.side(self.target.costs.actual(last)) == 0:
-            return last, "the most likely architecture of the last epoch"
-        for point in reversed(self.history):
-            if self.target.side(point["actual"]) == 0:
-                widths, depths = point["choice"]
-                return Choice(tuple(widths), tuple(depths)), (
-                    f"the most likely architecture of epoch {point['epoch']}, as that of the last one missed the band"
-                )
-        moved, steps = self._moved(last)
-        return moved, (
-            f"the most likely architecture of the last epoch, moved by {steps} steps of one candidate each, the "
-            "likeliest first: no epoch's was within the band (search longer, or with a larger arch_lr)"
-        )
-
-    def _moved(self, choice: Choice) -> tuple[Choice, int]:
-        """Steps into the band, each the one that costs least likelihood for what it brings."""
-        steps, side = 0, self.target.side(self.target.costs.actual(choice))
-        seen = {choice}
-        while side:
-            cost = self.target.costs.actual(choice)
-            best, rank = None, (2, math.inf)
-            for other, price in self._neighbours(choice, -side):
-                reached = self.target.costs.actual(other)
-                gain = side * (cost - reached)
-                if gain <= 0 or other in seen:
-                    continue
-                # A step that jumps over the band comes last, and then the one that lands nearest.
-                over = self.target.side(reached) == -side
-                far = abs(reached - self.target.wanted) if over else price / gain
-                if (int(over), far) < rank:
-                    best, rank = other, (int(over), far)
-            if best is None or steps > 10_000:
-                break
-            choice, steps = best, steps + 1
-            seen.add(choice)
-            side = self.target.side(self.target.costs.actual(choice))
-        return choice, steps
-
-    def _neighbours(self, choice: Choice, way: int) -> Iterator[tuple[Choice, float]]:
-        """Choices that differ by one candidate in one place, and how much less likely they are, above zero."""
-        for field, logits, sizes in zip(("widths", "depths"), (t.detach() for t in self.logits()), self._sizes):
-            at: Sequence[int] = getattr(choice, field)
-            for k, (row, size) in enumerate(zip(logits, sizes)):
-                if 0 <= at[k] + way < size:
-                    moved = (*at[:k], at[k] + way, *at[k + 1 :])
-                    price = float(row.max() - row[at[k] + way])
-                    yield replace(choice, **{field: moved}), price + 1e-6
 
     # -- what it leaves -------------------------------------------------------------------------------------------
 
