@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph import sizes
+from secateur.graph.attribute_watch import Attribute, listen
 from secateur.graph.capture import Capture, name_of, numbers, span
 from secateur.graph.classes import Classes
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, varying
 from secateur.graph.leaves import Leaf, shortcuts, undispatched
-from secateur.graph.ledger import AxisRef, Literal
+from secateur.graph.ledger import AxisRef, Ledger, Literal
 from secateur.graph.rules import argument
 from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
 from secateur.graph.trees import tensors
@@ -50,6 +52,10 @@ class _Disagreement(Exception):
 
 class _OtherNumber(_Disagreement):
     pass
+
+
+class _FarEnough(BaseException):
+    """No error: code of the model that catches those lets it pass."""
 
 
 class RandomCut:
@@ -89,6 +95,13 @@ class RandomCut:
             units = by_group[first[k] : first[k] + group.width]
             self.alive[units[rng.permutation(group.width)[:gone]]] = False
         self.labels = self.alive[classes.of]
+        self._kept: dict[str, dict[int, np.ndarray]] | None = None
+
+    def kept(self, ledger: Ledger) -> dict[str, dict[int, np.ndarray]]:
+        """For every tensor that shrinks, the indices that stay on each shrinking axis."""
+        if self._kept is None:
+            self._kept = sizes.slices(ledger.axes, self.labels)
+        return self._kept
 
     def lengths(self, system: Tensor) -> tuple[tuple[int, int], ...]:
         """How many indices live on each axis along which a system varies."""
@@ -146,9 +159,9 @@ class RandomCut:
 class _Check(Dispatch):
     """Compares every labelled result with what the labels say."""
 
-    def __init__(self, recorded: Capture, cut: RandomCut):
+    def __init__(self, recorded: Capture, cut: RandomCut, last: int | None = None):
         super().__init__()
-        self.recorded, self.cut = recorded, cut
+        self.recorded, self.cut, self.last = recorded, cut, last
         self.index = 0
         self.diverged = False
 
@@ -216,6 +229,8 @@ class _Check(Dispatch):
             given, asked = argument(func, args, kwargs, argument_name), self.cut.extent(ref)
             if given != asked:
                 raise _Disagreement(f"{name} takes {argument_name}={given}, the cut asks for {asked}")
+        if self.index == self.last:
+            raise _FarEnough
         self.index += 1
         return out
 
@@ -225,9 +240,28 @@ def _same_but_ones(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return [n for n in a if n > 1] == [n for n in b if n > 1]
 
 
-def dry_run(recorded: Capture, cut: RandomCut, literals: list[Literal]) -> Failure | None:
-    """Run the skeleton with the cut, and literals set to what they become; where it fails, or ``None``."""
-    kept = sizes.slices(recorded.ledger.axes, cut.labels)
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a dry run: where it failed, if it did, and which of the attributes listened for were read."""
+
+    failure: Failure | None
+    read: set[Attribute]
+
+
+def dry_run(
+    recorded: Capture,
+    cut: RandomCut,
+    literals: Iterable[Literal],
+    attributes: Iterable[Attribute] = (),
+    last: int | None = None,
+) -> Outcome:
+    """Run the skeleton with the cut, and literals set to what they become.
+
+    Args:
+        attributes: to listen for.
+        last: the last operation that matters.
+    """
+    kept = cut.kept(recorded.ledger)
 
     def shrink(name: str, t: Tensor) -> Tensor:
         axes = kept.get(name)
@@ -245,17 +279,19 @@ def dry_run(recorded: Capture, cut: RandomCut, literals: list[Literal]) -> Failu
     for literal in literals:
         value = cut.extent(literal.axis) * literal.factor
         sizes.write(model.get_submodule(literal.module), literal.attribute, value, literal.index)
+    read = listen(model, attributes)
     sizes.follow_parameters(skeleton.modules, kept)
-    check = _Check(recorded, cut)
+    check = _Check(recorded, cut, last)
     try:
         with plain_kernels(), shortcuts(skeleton.modules, check.layer), check:
             model(*recorded.inputs[0], **recorded.inputs[1])
+    except _FarEnough:
+        pass
     except Exception as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return Failure(
-            min(check.index, len(recorded.operations) - 1), _source(error), what, isinstance(error, _OtherNumber)
-        )
-    return None
+        index = min(check.index, len(recorded.operations) - 1)
+        return Outcome(Failure(index, _source(error), what, isinstance(error, _OtherNumber)), read)
+    return Outcome(None, read)
 
 
 def _source(error: BaseException) -> str:

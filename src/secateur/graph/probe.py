@@ -7,20 +7,22 @@ What nothing carries further is locked, with the line of the code.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 
-from secateur.graph.capture import Capture
+from secateur.graph.attribute_watch import Attribute
+from secateur.graph.capture import Capture, Operation
 from secateur.graph.classes import Classes
-from secateur.graph.dry_run import Failure, RandomCut, dry_run
-from secateur.graph.groups import Group, build_groups
+from secateur.graph.dry_run import Failure
+from secateur.graph.findings import Findings
+from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Literal
-from secateur.graph.mend import DIVIDING, Mender, Tie
+from secateur.graph.mend import DIVIDING, Mender
 
 _MOST_ROUNDS = 200
 #: How many dry runs may be spent on looking for the best way, without numbers and on real tensors, where each takes as
@@ -30,68 +32,6 @@ _MOST_RUNS = {True: 2000, False: 20}
 _MOST_COUPLINGS = 24
 
 _LAYING_OUT = {"view", "_unsafe_view", "reshape", "_reshape_alias"}
-
-Lock = tuple[np.ndarray, str]
-
-
-@dataclass(frozen=True)
-class _Findings:
-    """What has been found so far, with what follows from it."""
-
-    recorded: Capture
-    literals: tuple[Literal, ...]
-    ties: tuple[Tie, ...]
-    locks: tuple[Lock, ...]
-    settled: tuple[Classes, list[Group], np.ndarray]
-    spent: Counter[str]
-    runs: dict[int, Failure | None] = field(default_factory=dict)
-
-    @classmethod
-    def settle(
-        cls, recorded: Capture, literals: tuple[Literal, ...], ties: tuple, locks: tuple, spent: Counter[str]
-    ) -> _Findings:
-        classes = Classes(recorded.ledger, locks, ties)
-        return cls(recorded, literals, ties, locks, (classes, *build_groups(recorded.ledger, classes)), spent)
-
-    @property
-    def classes(self) -> Classes:
-        return self.settled[0]
-
-    @property
-    def groups(self) -> list[Group]:
-        return self.settled[1]
-
-    @property
-    def free(self) -> int:
-        """The number of units that can be removed."""
-        return sum(g.width for g in self.groups if not g.locked and g.width > 1)
-
-    def bind(self, literals: list[Literal]) -> _Findings:
-        """More literals: classes stay as they are."""
-        return _Findings(self.recorded, (*self.literals, *literals), self.ties, self.locks, self.settled, self.spent)
-
-    def tie(self, ties: list[Tie]) -> _Findings:
-        return self.settle(self.recorded, self.literals, (*self.ties, *ties), self.locks, self.spent)
-
-    def lock(self, locks: list[Lock]) -> _Findings:
-        return self.settle(self.recorded, self.literals, self.ties, (*self.locks, *locks), self.spent)
-
-    def dry_run(self, seed: int) -> Failure | None:
-        """Cut at random and run; what came of it is remembered."""
-        if seed not in self.runs:
-            self.spent["runs"] += 1
-            self.runs[seed] = dry_run(self.recorded, RandomCut(*self.settled, seed), list(self.literals))
-        return self.runs[seed]
-
-    @property
-    def reach(self) -> int:
-        """How many operations both cuts run."""
-        ends = [self.dry_run(seed) for seed in (0, 1)]
-        return min(len(self.recorded.operations) if f is None else f.index for f in ends)
-
-    def passes(self, index: int) -> bool:
-        """Whether two different cuts run past an operation."""
-        return all((f := self.dry_run(seed)) is None or f.index > index for seed in (0, 1))
 
 
 @dataclass(frozen=True)
@@ -109,7 +49,7 @@ class Prober:
 
     def __init__(self, recorded: Capture):
         self.recorded = recorded
-        self.findings = _Findings.settle(recorded, tuple(recorded.ledger.literals), (), (), Counter())
+        self.findings = Findings.settle(recorded, tuple(recorded.ledger.literals), (), (), Counter())
 
     @cached_property
     def mender(self) -> Mender:
@@ -126,29 +66,29 @@ class Prober:
                 break
             # Code that followed the first cut without help follows the second; mended code has to show it twice.
             seeds = (0, 1) if mended else (0,)
-            failure = next((f for seed in seeds if (f := self.findings.dry_run(seed))), None)
-            if failure is None:
+            failed = next(((seed, f) for seed in seeds if (f := self.findings.dry_run(seed))), None)
+            if failed is None:
                 break
             mended = True
-            self.findings = self._mended(failure) or self._locked(failure)
+            self.findings = self._mended(*failed) or self._locked(*failed)
         else:
             self.findings = self._lock_everything("no cut of this model could be made to run")
         return Settled(*self.findings.settled, self.findings.literals)
 
-    def _mended(self, failure: Failure) -> _Findings | None:
+    def _mended(self, seed: int, failure: Failure) -> Findings | None:
         """The literals that carry furthest, of equal ones the first; if none do, the first ties that do."""
-        best: _Findings | None = None
-        for proposal in self._bindings(failure):
+        best: Findings | None = None
+        for proposal in self._bindings(seed, failure):
             if self._hurried:
                 return best
-            if proposal.passes(failure.index) and (best is None or proposal.reach > best.reach):
+            if proposal.passes(failure.index, seed) and (best is None or proposal.reach > best.reach):
                 best = proposal
             if best is not None and best.reach == len(self.recorded.operations):
                 return best
         for proposal in self._couplings(failure) if best is None else ():
             if self._hurried:
                 return None
-            if proposal.passes(failure.index):
+            if proposal.passes(failure.index, seed):
                 return proposal
         return best
 
@@ -158,22 +98,51 @@ class Prober:
 
     def _delicate(self) -> bool:
         """Whether the code divides axes by numbers of its own, which one random cut may happen to suit."""
+        groups, group_of = self.findings.settled[1:]
+        # Classes that lie on no parameter have no group, which is number -1.
+        cut = np.array([*(not g.locked and g.width > 1 for g in groups), False])[group_of][self.findings.classes.of]
+        seen: dict[int, bool] = {}
+
+        def changes(system: Tensor) -> bool:
+            if id(system) not in seen:
+                seen[id(system)] = bool(cut[compressed(system, varying(system)).numpy()].any())
+            return seen[id(system)]
+
+        def divides(o: Operation) -> bool:
+            return o.name in DIVIDING or (
+                o.name in _LAYING_OUT and any(len(varying(s)) > 1 for out in o.outputs for s in out)
+            )
+
         return any(
-            o.inputs and (o.name in DIVIDING or any(len(varying(s)) > 1 for out in o.outputs for s in out))
+            o.inputs and divides(o) and any(map(changes, (*o.inputs, *(s for out in o.outputs for s in out))))
             for o in self.recorded.operations
-            if o.name in DIVIDING or o.name in _LAYING_OUT
         )
 
-    def _bindings(self, failure: Failure) -> Iterator[_Findings]:
-        """Literals, which cost no freedom."""
-        findings, seen = self.findings, set()
+    def _bindings(self, seed: int, failure: Failure) -> Iterator[Findings]:
+        """Literals, which cost no freedom; of many only those of which the code reads something."""
+        findings, module = self.findings, self.recorded.operations[failure.index].module
+        proposals = self._literals(failure)
+        first = next(proposals, [])
+        if any(x.module == module and "." not in x.attribute for x in first):
+            # Most often it is this one; to listen would take a run, too.
+            yield findings.bind(first)
+            first = []
+        others = [some for some in (first, *proposals) if some]
+        if len(others) > 1:
+            again = findings.listening(_attributes(others))
+            if again.dry_run(seed) == failure:
+                others = [some for some in others if not again.is_unmoved_by(some, failure.index)]
+        yield from map(findings.bind, others)
+
+    def _literals(self, failure: Failure) -> Iterator[list[Literal]]:
+        seen: set[tuple] = set()
         for index in self.mender.window(failure.index):
-            for literals in self.mender.literals(index, findings.classes, findings.literals):
+            for literals in self.mender.literals(index, self.findings.classes, self.findings.literals):
                 if (key := self._key(literals)) not in seen:
                     seen.add(key)
-                    yield findings.bind(literals)
+                    yield literals
 
-    def _couplings(self, failure: Failure) -> Iterator[_Findings]:
+    def _couplings(self, failure: Failure) -> Iterator[Findings]:
         """Ties, which cost some, alone and with literals."""
         tried = 0
         for index in self.mender.window(failure.index):
@@ -181,9 +150,12 @@ class Prober:
                 if (tried := tried + 1) > _MOST_COUPLINGS:
                     return
                 tied = self.findings.tie(ties)
+                proposals = list(self.mender.literals(index, tied.classes, tied.literals))
+                tied = tied.listening(_attributes(proposals))
                 yield tied
-                for literals in self.mender.literals(index, tied.classes, tied.literals):
-                    yield tied.bind(literals)
+                for literals in proposals:
+                    if not tied.is_unmoved_by(literals, failure.index):
+                        yield tied.bind(literals)
 
     def _key(self, literals: list[Literal]) -> tuple:
         """Literals that say the same have the same key, whichever operation they were read off."""
@@ -192,7 +164,7 @@ class Prober:
 
     # -- locking --------------------------------------------------------------------------------------------------
 
-    def _locked(self, failure: Failure) -> _Findings:
+    def _locked(self, seed: int, failure: Failure) -> Findings:
         """Lock the nearest thing that is still free: an axis, the operation's labels, its module's inputs, …"""
         operations = self.recorded.operations
         operation = operations[failure.index]
@@ -204,19 +176,17 @@ class Prober:
             self.findings = self.findings.lock([])
         if failure.number and self._hurried and not self.recorded.on_meta:
             return self._without_numbers(failure)
-        if failure.number and not self._hurried and (found := self._without(failure, reason)) is not None:
+        if failure.number and not self._hurried and (found := self._without(seed, failure, reason)) is not None:
             return found
-        partial: list[_Findings] = []
+        partial: list[Findings] = []
         tried: set[bytes] = set()
-        for labels in self.mender.single_axes(failure.index):
-            if self._hurried or not len(free := self._free(labels)) or free.tobytes() in tried:
-                continue
-            tried.add(free.tobytes())
-            locked = self.findings.lock([(free, reason)])
-            if locked.passes(failure.index):
-                partial.append(locked)
-        if partial:
-            return max(partial, key=lambda found: found.free)
+        for labels in self.mender.single_axes(failure.index) if not self._hurried else ():
+            if len(free := self._free(labels)) and free.tobytes() not in tried:
+                tried.add(free.tobytes())
+                partial.append(self.findings.lock([(free, reason)]))
+        for locked in sorted(partial, key=lambda found: -found.free):
+            if not self._hurried and locked.passes(failure.index, seed):
+                return locked
         twins = [operations[k] for k in self.mender.alike(failure.index)]
         labels = self._free(_labels([s for o in twins for s in (*o.inputs, *(t for out in o.outputs for t in out))]))
         modules = {o.module for o in twins}
@@ -228,18 +198,14 @@ class Prober:
             modules = {m.rpartition(".")[0] for m in modules}
         return self.findings.lock([(labels, reason)]) if len(labels) else self._lock_everything(reason)
 
-    def _without(self, failure: Failure, reason: str) -> _Findings | None:
+    def _without(self, seed: int, failure: Failure, reason: str) -> Findings | None:
         """Lock the one width that a number was worked out of, found by halving; ``None`` if it is not one."""
         classes, groups, group_of = self.findings.settled
         suspects = [k for k, g in enumerate(groups) if not g.locked and g.width > 1]
-        literals = list(self.findings.literals)
+        seeds = (seed, 1 - seed) if self.recorded.on_meta else (seed,)
 
         def guilty(some: list[int]) -> bool:
-            seeds = (0, 1) if self.recorded.on_meta else (0,)
-            cuts = (RandomCut(classes, groups, group_of, seed, set(some)) for seed in seeds)
-            self.findings.spent["runs"] += len(seeds)
-            found = [dry_run(self.recorded, cut, literals) for cut in cuts]
-            return any(f is not None and f.number and f.index == failure.index for f in found)
+            return any(self.findings.fails_by_number(failure.index, some, seed) for seed in seeds)
 
         middle = len(suspects) // 2
         if not self.recorded.on_meta and middle and guilty(suspects[:middle]) and guilty(suspects[middle:]):
@@ -255,13 +221,13 @@ class Prober:
         if len(lines):
             # Another axis of the same layout may do as the unit: heads, where the width of a head is a number.
             other = self.findings.lock([(lines, reason)])
-            if other.passes(failure.index):
+            if other.passes(failure.index, seed):
                 return other
         return self.findings.lock(
             [(np.flatnonzero(np.isin(classes.of, np.flatnonzero(group_of == suspects[0]))), reason)]
         )
 
-    def _without_numbers(self, failure: Failure) -> _Findings:
+    def _without_numbers(self, failure: Failure) -> Findings:
         """Do not hold the numbers of a module against a cut: they follow the values; verification judges them."""
         operations = self.recorded.operations
         module = operations[failure.index].module
@@ -280,8 +246,12 @@ class Prober:
         known = labels[labels < len(classes.of)]
         return known[~classes.locked[classes.of[known]]] if len(known) == len(labels) else labels
 
-    def _lock_everything(self, reason: str) -> _Findings:
+    def _lock_everything(self, reason: str) -> Findings:
         return self.findings.lock([(np.arange(1, self.recorded.ledger.count), reason)])
+
+
+def _attributes(proposals: Sequence[list[Literal]]) -> frozenset[Attribute]:
+    return frozenset((x.module, x.attribute) for literals in proposals for x in literals)
 
 
 def _labels(systems: list[Tensor]) -> np.ndarray:
