@@ -8,7 +8,8 @@ import torch
 import secateur as sc
 from secateur import models
 from secateur._errors import UsageError
-from secateur.models.released_shapes import RELEASED
+from secateur.models.released_shapes import RELEASED, RELEASED_IMAGENET
+from secateur.models.searched_imagenet import SearchedImageNet
 from secateur.models.searched_resnet import SearchedResNet
 
 # What the authors' configurations say of the networks that keep every block, to the digit; theirs of the others counts
@@ -65,3 +66,52 @@ def test_a_searched_network_can_be_cut_again():
 def test_lists_that_do_not_fit(widths, blocks, said):
     with pytest.raises(UsageError, match=said.replace("+", r"\+")):
         SearchedResNet(widths, blocks)
+
+
+def imagenet_by_formula(name: str, released: bool = False) -> int:
+    """The same for ImageNet; ``released`` counts as the authors' search does, which takes the width of the last removed
+    block for what enters the next stage."""
+    widths, layers, blocks = RELEASED_IMAGENET[name]
+    each = (len(widths) - 1) // sum(layers)
+    kernels = (3, 3) if each == 2 else (1, 3, 1)
+    total, before, at = 49 * 112 * 112 * 3 * widths[0], widths[0], 1
+    for stage, size in enumerate((56, 28, 14, 7)):
+        for k in range(layers[stage]):
+            own, at = widths[at : at + each], at + each
+            if k < blocks[stage]:
+                halved = bool(stage) and not k
+                chain = (before, *own)
+                for j, kernel in enumerate(kernels):
+                    # Before the first 3x3 convolution, which has the stride, the map still is twice as large.
+                    edge = 2 * size if halved and j < kernels.index(3) else size
+                    total += kernel**2 * edge * edge * chain[j] * chain[j + 1]
+                if halved or before != own[-1]:
+                    total += size * size * before * own[-1]
+                before = own[-1]
+            elif released:
+                before = own[-1]
+    return total + before * 1000
+
+
+@pytest.mark.parametrize(("name", "paper"), [("tas-resnet18-imagenet", 1.21e9), ("tas-resnet50-imagenet", 2.31e9)])
+def test_macs_of_the_built_imagenet_networks_are_those_of_the_paper(name: str, paper: float):
+    cost = sc.trace(models.build(name), torch.zeros(1, 3, 224, 224)).cost()
+    assert cost.macs == imagenet_by_formula(name)
+    assert round(cost.macs, -7) == paper
+
+
+def test_the_released_estimate_for_resnet18_to_the_digit():
+    assert imagenet_by_formula("tas-resnet18-imagenet", released=True) / 1e6 == 1120.44032
+
+
+@pytest.mark.parametrize(
+    ("widths", "layers", "blocks", "said"),
+    [
+        ((16,) * 10, (1, 1, 1, 1), (1, 1, 1, 1), "10 widths are neither"),
+        ((16,) * 9, (1, 1, 1, 1), (1, 1, 1, 2), r"blocks=\(1, 1, 1, 2\)"),
+        ((16,) * 7, (1, 1, 1), (1, 1, 1), "four stages"),
+    ],
+)
+def test_imagenet_lists_that_do_not_fit(widths, layers, blocks, said):
+    with pytest.raises(UsageError, match=said):
+        SearchedImageNet(widths, layers, blocks)

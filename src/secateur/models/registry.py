@@ -20,7 +20,7 @@ from secateur.models.digits_resnet import digits_resnet
 from secateur.models.hugging_face import build_hugging_face, has_weights, hugging_face_input_shape
 from secateur.models.lenet5 import LeNet5
 from secateur.models.mobilenet_v1 import MobileNetV1
-from secateur.models.released_shapes import RELEASED, released_resnet
+from secateur.models.released_shapes import RELEASED, RELEASED_IMAGENET, released_imagenet, released_resnet
 from secateur.models.timm_models import build_timm, timm_input_shape
 from secateur.models.torchvision_models import build_torchvision, torchvision_input_shape
 from secateur.models.user_file import build_from_file
@@ -53,6 +53,7 @@ class _BuiltIn:
 _CIFAR = (3, 32, 32)
 _RESNET = "CIFAR ResNet-{}, {} blocks a stage, parameter-free shortcuts (He 2016)"
 _PRERESNET = "CIFAR pre-activation ResNet-{}, {} bottlenecks a stage (He 2016b)"
+_RELEASED_IMAGENET = "what TAS found and its authors released: {}, {}, {} and {} blocks, for ImageNet (Dong 2019)"
 _RELEASED = "what TAS found and its authors released: {}, {} and {} blocks, for {} classes (Dong 2019)"
 _BUILT_IN: dict[str, _BuiltIn] = {
     "lenet5": _BuiltIn(LeNet5, (1, 28, 28), "LeNet-5 as Caffe ships it: 20, 50, 800 -> 500 (LeCun 1998)"),
@@ -79,6 +80,10 @@ _BUILT_IN: dict[str, _BuiltIn] = {
     **{
         name: _BuiltIn(partial(released_resnet, name), _CIFAR, _RELEASED.format(*shape[1], shape[2]))
         for name, shape in RELEASED.items()
+    },
+    **{
+        name: _BuiltIn(partial(released_imagenet, name), (3, 224, 224), _RELEASED_IMAGENET.format(*shape[2]))
+        for name, shape in RELEASED_IMAGENET.items()
     },
     "mobilenet-v1": _BuiltIn(MobileNetV1, (3, 224, 224), "MobileNet-V1, 32 to 1024 channels (Howard 2017)"),
     "vgg16-gap": _BuiltIn(VGGGap, (3, 224, 224), "VGG-16 with global average pooling, for ImageNet (Luo 2017)"),

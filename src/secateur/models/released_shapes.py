@@ -1,4 +1,4 @@
-"""Architectures that searches found and their authors released, for :class:`SearchedResNet`.
+"""Architectures that searches found and their authors released, for the searched residual networks.
 
 From ``configs/NeurIPS-2019`` of D-X-Y/AutoDL-Projects (transformable architecture search, arXiv 1905.09717): facts of
 the published networks, without the entry for the image's three channels.
@@ -6,6 +6,7 @@ the published networks, without the entry for the image's three channels.
 
 from __future__ import annotations
 
+from secateur.models.searched_imagenet import SearchedImageNet
 from secateur.models.searched_resnet import SearchedResNet
 
 #: Name -> (width of every convolution of the full depth, blocks built of each stage, classes).
@@ -61,6 +62,22 @@ RELEASED: dict[str, tuple[tuple[int, ...], tuple[int, int, int], int]] = {
         100,
     ),
 }
+#: Name -> (width of every convolution of the full depth, blocks of each stage at full depth, blocks built), for the
+#: thousand classes of ImageNet.
+RELEASED_IMAGENET: dict[str, tuple[tuple[int, ...], tuple[int, int, int, int], tuple[int, int, int, int]]] = {
+    "tas-resnet18-imagenet": (
+        (64, 25, 64, 38, 19, 128, 128, 38, 38, 256, 256, 256, 256, 512, 512, 512, 512),
+        (2, 2, 2, 2),
+        (1, 1, 2, 2),
+    ),
+    "tas-resnet50-imagenet": (
+        (45, 45, 30, 102, 33, 60, 154, 68, 70, 180, 38, 38, 307, 38, 38, 410, 64, 128, 358, 38, 51, 256, 76, 76, 512,
+         76, 76, 512, 179, 256, 614, 100, 102, 307, 179, 230, 614, 204, 102, 307, 153, 153, 1228, 512, 512, 1434, 512,
+         512, 1844),
+        (3, 4, 6, 3),
+        (3, 4, 5, 3),
+    ),
+}
 # fmt: on
 
 
@@ -68,3 +85,9 @@ def released_resnet(name: str, num_classes: int | None = None, in_channels: int 
     """A network of the table, untrained; by default for the classes that it was found for."""
     widths, blocks, classes = RELEASED[name]
     return SearchedResNet(widths, blocks, classes if num_classes is None else num_classes, in_channels)
+
+
+def released_imagenet(name: str, num_classes: int | None = None, in_channels: int = 3) -> SearchedImageNet:
+    """A network of the ImageNet table, untrained; by default for its thousand classes."""
+    widths, layers, blocks = RELEASED_IMAGENET[name]
+    return SearchedImageNet(widths, layers, blocks, 1000 if num_classes is None else num_classes, in_channels)
