@@ -14,7 +14,7 @@ from secateur import models
 from secateur._errors import BudgetError, UsageError
 from secateur.budget import Goal
 from secateur.gates.architecture import Choice
-from secateur.gates.width import Pair
+from secateur.gates.width import Pair, parse_ratios
 from secateur.methods import configure
 from secateur.methods.tas import TAS
 from secateur.methods.tas_landing import Target, landed, moved
@@ -107,6 +107,23 @@ def test_the_temperature_goes_along_a_cosine():
     found = [temperature_at(e, 11, 5.0, 0.1) for e in range(11)]
     assert (found[0], found[5], found[10]) == pytest.approx((5.0, 2.55, 0.1))
     assert found == sorted(found, reverse=True)
+
+
+def test_the_released_settings():
+    method = TAS()
+    assert parse_ratios(method.ratios) == (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    assert (method.tolerance, method.cost_weight) == (0.05, 2.0)
+    assert (method.temperature, method.last_temperature) == (5.0, 0.1)
+    assert TAS(epochs=600, lr=0.1).schedule() == {
+        "epochs": 600, "optimiser": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "schedule": "cosine",
+        "compiled": False, "weight_decay": 5e-4,
+    }  # fmt: skip
+    law = searching()
+    (group,) = law._mover.param_groups
+    assert isinstance(law._mover, torch.optim.Adam)
+    assert (group["lr"], group["betas"], group["weight_decay"]) == (1e-3, (0.5, 0.999), 1e-3)
+    begun = torch.cat([law.widths.detach().flatten(), law.depths.detach().flatten()])
+    assert 0.005 < float(begun.std()) < 0.015, "logits begin near none at all"
 
 
 def test_an_architecture_outside_the_band_is_moved_into_it_by_its_likeliest_neighbours():
