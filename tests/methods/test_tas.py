@@ -240,6 +240,14 @@ def test_depths_alone_leave_widths_whole(bench: Bench):
     gone = [g for g in result.card.groups if g.reason == "its block is left out"]
     assert gone
     assert all(g.kept == 0 and not g.locked for g in gone)
+    assert result.card.extra["search"]["left_out"] == [], "no width was searched"
+
+
+def test_widths_in_blocks_that_are_left_out_are_named():
+    costs = searching().target.costs
+    space = costs.space
+    assert costs.left_out(space.most) == ()
+    assert costs.left_out(replace(space.most, depths=(0, 1, 1))) == ("layer1.1.conv1",)
 
 
 def test_a_plain_network_is_searched_by_widths_only_and_the_card_says_so():

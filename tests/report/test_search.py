@@ -59,6 +59,13 @@ def test_every_recorded_distribution_is_drawn_and_listed(raw: dict[str, Any]):
     assert not any("<b>" in str(label) for label in found.plot["layout"]["yaxis"]["ticktext"])
 
 
+def test_a_group_whose_block_is_left_out_was_not_built(raw: dict[str, Any]):
+    _, found = search_figures(parse_card({**raw, "search": {**SEARCH, "left_out": ["conv1"]}}), "#0072B2")
+    said = [note["text"] for note in found.plot["layout"]["annotations"]]
+    assert said == ["2 / 2", "0 / 16", "8 / 16"]
+    assert {row[5] for row in found.sheet.rows if row[0] == "conv1"} == {"no"}
+
+
 def test_the_page_holds_both(raw: dict[str, Any]):
     page = render([{**raw, "search": SEARCH}])
     assert 'id="run1-search-cost"' in page

@@ -126,9 +126,17 @@ class Costs:
 
     def actual(self, choice: Choice) -> int:
         """What the network of this choice costs, to the digit."""
+        return int(getattr(self._shortened(choice).cost(self.space.units(choice)), self.metric))
+
+    def left_out(self, choice: Choice) -> tuple[str, ...]:
+        """The groups that lie in blocks which are left out, whatever width was chosen for them."""
+        there = self._shortened(choice).widths
+        return tuple(name for name in self.space.counts if name not in there)
+
+    def _shortened(self, choice: Choice) -> PruningGraph:
         if choice.depths not in self._known:
             self._known[choice.depths] = self._graph.without(*self.space.dropped(choice))
-        return int(getattr(self._known[choice.depths].cost(self.space.units(choice)), self.metric))
+        return self._known[choice.depths]
 
     def expected(self, widths: Tensor, depths: Sequence[Tensor]) -> Tensor:
         """The cost at the expected widths; a block counts with the probability that the depth reaches it.

@@ -243,6 +243,7 @@ class Search(Law):
             "widths": {name: list(counts) for name, counts in self.space.counts.items()},
             "depths": {stack.name: list(stack.counts) for stack in self.space.stacks},
             "choice": {"widths": list(self.found.widths), "depths": list(self.found.depths)},
+            "left_out": list(costs.left_out(self.found)),
             "history": [{k: v for k, v in point.items() if k != "choice"} for point in self.history],
         }
 

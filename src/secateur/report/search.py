@@ -29,14 +29,14 @@ class Track:
         unit: what a candidate counts.
         counts: the candidates, ascending.
         chances: one list of probabilities an epoch that was recorded.
-        chosen: place of the candidate that was built.
+        chosen: place of the candidate that was built; None where its block was left out.
     """
 
     name: str
     unit: str
     counts: Sequence[int]
     chances: Sequence[Sequence[float]]
-    chosen: int
+    chosen: int | None
 
 
 def search_figures(card: Card, colour: str) -> list[Figure]:
@@ -106,7 +106,8 @@ def _tracks(found: Mapping[str, Any]) -> Iterator[Track]:
         for k, (name, counts) in enumerate(found[kind].items()):
             chances = [point[kind][k] for point in points]
             if chances:
-                yield Track(name, unit, counts, chances, found["choice"][kind][k])
+                gone = kind == "widths" and name in found.get("left_out", ())
+                yield Track(name, unit, counts, chances, None if gone else found["choice"][kind][k])
 
 
 def _distributions(found: Mapping[str, Any], tracks: Sequence[Track], colour: str) -> Figure:
@@ -126,9 +127,12 @@ def _distributions(found: Mapping[str, Any], tracks: Sequence[Track], colour: st
             y.append(at + step * (k + 0.5))
             z.append([rows * chances[k] for chances in track.chances])
             hover.append([f"{escape(track.name)}: {count} {track.unit}, {chances[k]:.1%}" for chances in track.chances])
+        place, built = rows / 2, f"0 / {track.counts[-1]}"
+        if track.chosen is not None:
+            place, built = track.chosen + 0.5, f"{track.counts[track.chosen]} / {track.counts[-1]}"
         figure.add_annotation(
-            x=1, xref="paper", xanchor="left", xshift=6, y=at + step * (track.chosen + 0.5), showarrow=False,
-            text=f"{track.counts[track.chosen]} / {track.counts[-1]}", font={"size": 11},
+            x=1, xref="paper", xanchor="left", xshift=6, y=at + step * place, showarrow=False, text=built,
+            font={"size": 11},
         )  # fmt: skip
         ticks.append((at + step * rows / 2, track.name))
         at += step * rows
@@ -164,7 +168,7 @@ def _distributions(found: Mapping[str, Any], tracks: Sequence[Track], colour: st
     key = (
         "One band a width or depth, one row a candidate, the smallest on top. From pale to full colour: from "
         f"{least:.2g} to {most:.2g} times as likely as without any preference. On the right: what was built, of "
-        "the most there is."
+        "the most there is; 0 where the block is left out."
     )
     sure = sum(max(track.chances[-1]) > 0.5 for track in tracks)
     alt = (
