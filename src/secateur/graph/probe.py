@@ -128,7 +128,7 @@ class Prober:
             yield findings.bind(first)
             first = []
         others = [some for some in (first, *proposals) if some]
-        if len(others) > 1:
+        if len(others) > 2:
             again = findings.listening(_attributes(others))
             if again.dry_run(seed) == failure:
                 others = [some for some in others if not again.is_unmoved_by(some, failure.index)]
