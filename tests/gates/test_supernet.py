@@ -205,6 +205,24 @@ def test_what_leaves_a_stack_is_the_weighted_sum():
         torch.testing.assert_close(stage(entered), 0.2 * seen["layer1.0"] + 0.8 * seen["layer1.1"])
 
 
+def test_gradients_go_back_into_a_stack_in_the_order_of_its_maps():
+    model = models.build("digits-resnet").to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    graph = sc.trace(model, torch.zeros(1, 1, 8, 8))
+    net = Supernet(graph, space(graph, RATIOS, widths=False))
+    net.depths[0].weights = torch.tensor([0.2, 0.8], requires_grad=True)
+    found: list[bool] = []
+
+    def look(module: nn.Module, args: object, output: Tensor) -> None:
+        output.register_hook(lambda g: found.append(g.is_contiguous(memory_format=torch.channels_last)))
+
+    for block in model.layer1:
+        block.register_forward_hook(look)
+    x = torch.randn(2, 32, 8, 8, requires_grad=True).contiguous(memory_format=torch.channels_last)
+    # The gradient of a sum of squares of another layout, as behind a shortcut that pads.
+    model.layer1(x).contiguous(memory_format=torch.contiguous_format).square().sum().backward()
+    assert found == [True, True]
+
+
 def test_the_expected_cost_of_a_certain_choice_is_the_actual_one():
     graph = sc.trace(models.build("cifar-resnet20"), torch.zeros(1, 3, 32, 32))
     searched = space(graph, RATIOS)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from secateur.graph import PruningGraph
@@ -108,4 +109,11 @@ class BlendedDepth:
         blended = outputs[0] * weights[0]
         for weight, y in zip(weights[1:], outputs[1:]):
             blended = blended + weight * y
+        if blended.requires_grad and _is_channels_last(blended):
+            # A gradient that comes through a shortcut may lie in another order, and every block would pay for that.
+            blended.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
         return blended
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()

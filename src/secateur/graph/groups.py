@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Member:
     tensor: str
     axis: int
     role: str
-    positions: np.ndarray
+    positions: np.ndarray = field(repr=False)
 
     def __str__(self) -> str:
         return f"{self.tensor}[{self.axis}]"
