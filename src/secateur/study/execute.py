@@ -18,6 +18,7 @@ from secateur.budget import Budget
 from secateur.card import Card, read_card, write_card
 from secateur.job import Job as Asked
 from secateur.job import job as asked_for
+from secateur.models import carries_weights
 from secateur.pipeline import bring_back, cut_down, rehearse
 from secateur.record import Trail, write_run
 from secateur.study.job import Job, Progress
@@ -114,7 +115,7 @@ def _cut(job: Job, progress: Progress) -> None:
     trail = _trail(job, bench, progress, max(1, _law_epochs(asked)))
     graph = rehearse(bench.model, bench.example, asked, True)
     names = {"model": words["model"], "data": words["data"]}
-    result = cut_down(graph, bench.example, asked, bench.train, trail, names)
+    result = cut_down(graph, bench.example, asked, bench.train, trail, names, trained=_is_trained(job))
     notes = list(result.card.notes)
     if job.busy and asked.latency_runs:
         beside = "another run was" if job.busy == 1 else f"up to {job.busy} other runs were"
@@ -142,6 +143,12 @@ def _recover(job: Job, progress: Progress) -> None:
 def _addressed(card: Card, job: Job) -> Card:
     data = {k: job.where["base"][k] for k in ("data_files", "limit", "limit_test")}
     return replace(card, extra={**card.extra, "study": {"run": job.label, **data}})
+
+
+def _is_trained(job: Job) -> bool:
+    """Whether the dense network has seen data: here, or before it was handed over."""
+    given = job.where["weights"] or job.where["base"]["pretrained"]
+    return bool(job.needs.get("dense") or given) or carries_weights(job.where["recipe"]["model"])
 
 
 def _start(job: Job, dense: str | None) -> Bench:
