@@ -64,8 +64,8 @@ def test_a_study_leaves_gates_and_widths_in_the_folder_of_the_run_and_takes_them
     (folder,) = [path.parent for path in (tmp_path / "one" / "runs").glob("*/card.json")]
     first = json.loads((folder / "widths.json").read_text())
     card = json.loads((folder / "card.json").read_text())
-    assert not card["dense"].get("quality"), "it has seen no data, so nothing is said of how good it is"
-    assert "accuracy" in card["pruned"]["quality"]
+    assert "accuracy" not in card["dense"], "it has seen no data, so nothing is said of how good it is"
+    assert "accuracy" in card["pruned"]
     words = f'preset = "{folder / "widths.json"}"\nmethod = "random"\n'
     recipe = tmp_path / "two.toml"
     recipe.write_text(SMALL + words)
