@@ -22,11 +22,12 @@ from secateur.report.reading import read_runs
 from secateur.report.statistics import Paired, Spread, between_methods, comparisons, spread
 
 
-def collected(study: Path, **more: Any) -> dict[str, Any]:
+def collected(study: Path, machines: bool = False, **more: Any) -> dict[str, Any]:
     """The results of a study whose runs are done.
 
     Args:
         study: its folder.
+        machines: the runs may come from more than one machine, which the result then says.
         more: what the folder does not say: ``recipe``, ``commit``, ``title`` …
 
     Raises:
@@ -39,7 +40,7 @@ def collected(study: Path, **more: Any) -> dict[str, Any]:
     joined = cells(cards)
     return {
         **more,
-        "hardware": _only("hardware", [card.hardware for card in cards]),
+        "hardware": _only("hardware", [card.hardware for card in cards], machines),
         "versions": _only("versions", [dict(card.versions) for card in cards]),
         "runs": [_run(cell, number, seconds) for cell in joined for number in range(len(cell.outcomes))],
         "cells": [_cell(cell) for cell in joined],
@@ -144,8 +145,10 @@ def _seconds(folder: Path) -> float | None:
         return None
 
 
-def _only(what: str, values: Sequence[Any]) -> Any:
+def _only(what: str, values: Sequence[Any], several: bool = False) -> Any:
     texts = list(dict.fromkeys(units.listed(value) if isinstance(value, Mapping) else str(value) for value in values))
+    if len(texts) > 1 and several:
+        return "; or ".join(texts)
     if len(texts) > 1:
         raise ValueError(f"the runs differ in their {what}: " + "; ".join(texts))
     return values[0] if values else None
@@ -158,10 +161,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--recipe", required=True, help="the study file, as the reproduce line names it")
     parser.add_argument("--commit", required=True, help="of the code that ran")
     parser.add_argument("--note", action="append", default=[], help="what to know; repeatable")
+    parser.add_argument("--machines", action="store_true", help="let the runs come from several machines, and say so")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the JSON goes")
     asked = parser.parse_args(words)
     line = f"secateur run {asked.recipe} --workers 1"
-    found = collected(asked.study, recipe=asked.recipe, reproduce=line, commit=asked.commit, notes=asked.note)
+    found = collected(
+        asked.study, asked.machines, recipe=asked.recipe, reproduce=line, commit=asked.commit, notes=asked.note
+    )
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(asked.out, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps({"runs": len(found["runs"]), "cells": len(found["cells"]), "out": str(asked.out)}))

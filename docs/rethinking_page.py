@@ -40,9 +40,9 @@ WHOLE = """
 
 ResNet-20, from a dense training of its own for every seed. The seed draws everything: initial weights, order,
 augmentation. Training is 8 epochs of the first 3,000 training images (8 for Scratch-E, 16 for Scratch-B, 2 for
-fine-tuning, the paper's proportions), so these networks are far from what they can reach: this compares ways to spend few
-steps and does not repeat the paper's table. Slimming and SFP train on for 8 epochs under their own rule after the dense
-training, which nobody charges them for.
+fine-tuning, the paper's proportions), so these networks are far from what they can reach: this compares ways to spend
+few steps and does not repeat the paper's table. Slimming and SFP train on for 8 epochs under their own rule after the
+dense training, which nobody charges them for.
 """
 
 
@@ -75,9 +75,14 @@ def _study(result: Mapping[str, Any], questions: str) -> str:
             f"\nPublished beside {line['method']}, {line['budget']}: {'; '.join(', '.join(f) for f in line['figures'])}"
         )
         text += f". Different there: {'; '.join(line['differences'])}.\n"
+    return text + "\n" + origin(result)
+
+
+def origin(result: Mapping[str, Any]) -> str:
+    """Where a result comes from, and what to know of it."""
     hardware, versions = result["hardware"], result["versions"]
     said = hardware if isinstance(hardware, str) else ", ".join(f"{k} {v}" for k, v in hardware.items() if v)
-    text += f"\n`{result['reproduce']}`, commit {result['commit'][:7]}; {said}; "
+    text = f"`{result['reproduce']}`, commit {result['commit'][:7]}; {said}; "
     text += ", ".join(f"{k} {v}" for k, v in versions.items() if k in ("python", "torch")) + ".\n"
     return text + "".join(f"{note[0].upper()}{note[1:]}.\n" for note in result["notes"])
 

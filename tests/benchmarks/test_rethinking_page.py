@@ -80,3 +80,4 @@ def test_runs_of_two_machines_are_no_single_result(raw: dict[str, Any], tmp_path
     write(runs(raw, {"finetune": (0.9,)}) + runs(raw, {"none": (0.9,)}, hardware="another"), tmp_path / "study")
     with pytest.raises(ValueError, match="differ in their hardware"):
         study_results.collected(tmp_path / "study")
+    assert "; or another" in study_results.collected(tmp_path / "study", machines=True)["hardware"]
