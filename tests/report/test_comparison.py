@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def test_the_table_of_drops(cards: list[Card]):
     lines = list(csv.DictReader(io.StringIO(drop_sheet(rows).csv())))
     assert [line["recovery"] for line in lines[:3]] == ["right after the cut", "fine-tune", "scratch-E"]
     assert float(lines[1]["sample standard deviation"]) == pytest.approx(0.1)
+
+
+def test_without_a_trained_dense_network_the_quality_itself_is_told(raw: dict[str, Any]):
+    cards = runs(raw, {"scratch-e": (0.90, 0.92, 0.91)})
+    rows = drop_rows(cells([replace(card, dense=replace(card.dense, quality={})) for card in cards]))
+    ((_, told),) = drop_cells(rows)["rows"]
+    assert told[0] == told[1] == ("\u2013", "")
+    assert told[2] == ("91.00 ± 1.00", "n = 3, %, no dense to compare with")
+    (line,) = csv.DictReader(io.StringIO(drop_sheet(rows).csv()))
+    assert (line["difference to dense, mean"], line["itself, mean"], line["n"]) == ("", "91.0", "3")
 
 
 def test_the_points_of_a_trade_off(cards: list[Card]):

@@ -19,12 +19,14 @@ class DropRow:
         dense: the quality itself, an accuracy in per cent.
         cut: right after the cut, as a difference to dense.
         recoveries: by recovery as words, as a difference to dense.
+        alone: by recovery, the quality itself, where the dense network has none: it has seen no data.
     """
 
     cell: Cell
     dense: Spread | None
     cut: Spread | None
     recoveries: dict[str, Spread | None]
+    alone: dict[str, Spread | None]
 
 
 def drop_rows(cells: Sequence[Cell]) -> tuple[DropRow, ...]:
@@ -42,7 +44,9 @@ def drop_rows(cells: Sequence[Cell]) -> tuple[DropRow, ...]:
                 cut.append(factor * (after[-1] - outcome.dense))
         # What was left as it was cut stands in the column of the cut.
         recovered = [cell for cell in own if cell.recovery != "none" or not cut]
-        rows.append(DropRow(own[0], spread(dense), spread(cut), {cell.how: spread(cell.drops) for cell in recovered}))
+        alone = {} if dense else {cell.how: spread(cell.values) for cell in recovered}
+        drops = {cell.how: spread(cell.drops) for cell in recovered}
+        rows.append(DropRow(own[0], spread(dense), spread(cut), drops, alone))
     return tuple(rows)
 
 
@@ -58,15 +62,21 @@ def drop_cells(rows: Sequence[DropRow]) -> dict:
     columns = [("dense", "%" if per_cent else ""), ("right after the cut", unit), *((way, unit) for way in ways(rows))]
     told = []
     for row in rows:
-        found = [row.cut, *(row.recoveries.get(way) for way in ways(rows))]
-        told.append((row, [_dense(row.dense), *((plus_minus(s, sign=True), _n(s)) for s in found)]))
+        found = [_dense(row.dense), (plus_minus(row.cut, sign=True), _n(row.cut))]
+        for way in ways(rows):
+            if itself := row.alone.get(way):
+                found.append((plus_minus(itself), f"{_n(itself)}, {'%, ' if per_cent else ''}no dense to compare with"))
+            else:
+                drop = row.recoveries.get(way)
+                found.append((plus_minus(drop, sign=True), _n(drop)))
+        told.append((row, found))
     return {"columns": columns, "rows": told}
 
 
 def drop_sheet(rows: Sequence[DropRow]) -> Sheet:
     """One line for every setting and recovery."""
     columns = ("model", "data", "method", "budget", "detail", "recovery", "difference to dense, mean",
-               "sample standard deviation", "n", "dense, mean")  # fmt: skip
+               "sample standard deviation", "n", "dense, mean", "itself, mean")  # fmt: skip
     lines = []
     for row in rows:
         cell = row.cell
@@ -74,7 +84,12 @@ def drop_sheet(rows: Sequence[DropRow]) -> Sheet:
             if found is not None:
                 std = None if found.std is None else round(found.std, 6)
                 lines.append((cell.model, cell.data, cell.method, cell.budget, cell.detail, way, round(found.mean, 6),
-                              std, found.n, None if row.dense is None else round(row.dense.mean, 6)))  # fmt: skip
+                              std, found.n, None if row.dense is None else round(row.dense.mean, 6), None))  # fmt: skip
+        for way, itself in row.alone.items():
+            if itself is not None:
+                std = None if itself.std is None else round(itself.std, 6)
+                lines.append((cell.model, cell.data, cell.method, cell.budget, cell.detail, way, None, std, itself.n,
+                              None, round(itself.mean, 6)))  # fmt: skip
     return Sheet(columns, tuple(lines))
 
 
