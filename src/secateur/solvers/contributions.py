@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from secateur._errors import UsageError
-from secateur.solvers.gram import GramAccumulator, Grams
+from secateur.solvers.gathering import Gathered
+from secateur.solvers.gram import GramAccumulator
 
-#: Channels whose products are made at a time: bounds the memory of a layer of thousands of columns.
-_CHANNELS = 64
+#: Channels whose products are made at a time, and about how many columns at most: bounds the memory of a layer of
+#: thousands of columns.
+_CHANNELS, _COLUMNS = 64, 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,29 +41,30 @@ class Contributions:
         return len(self.target)
 
     @classmethod
-    def of_layer(cls, grams: Grams, weights: Tensor) -> Contributions:
-        """From the products of a layer's samples and its ``weights`` [n, c, k].
+    def of_layer(cls, layer: Gathered, weights: Tensor) -> Contributions:
+        """From a layer's samples, or their products, and its ``weights`` [n, c, k].
 
         Raises:
             UsageError: weights of another shape, or not finite.
         """
-        n, c, k = grams.outputs, grams.channels, grams.taps
+        n, c, k = layer.outputs, layer.channels, layer.taps
         if tuple(weights.shape) != (n, c, k):
             raise UsageError(f"the weights are {list(weights.shape)} where [{n}, {c}, {k}] is expected")
         if not bool(torch.isfinite(weights).all()):
             raise UsageError("the weights hold values that are not finite; load weights that are")
         w = weights.detach().double().cpu().reshape(n, c * k)
         gram = torch.empty(c, c, dtype=torch.float64)
-        for start in range(0, c, _CHANNELS):
-            stop = min(start + _CHANNELS, c)
+        step = max(1, min(_CHANNELS, _COLUMNS // k))
+        for start in range(0, c, step):
+            stop = min(start + step, c)
             rows = slice(start * k, stop * k)
             # From the diagonal on: the rest is its mirror image.
-            part = grams.xtx[rows, start * k :] * (w[:, rows].T @ w[:, start * k :])
+            part = layer.products(rows, slice(start * k, None)) * (w[:, rows].T @ w[:, start * k :])
             gram[start:stop, start:] = part.reshape(stop - start, k, c - start, k).sum((1, 3))
         gram = gram.triu()
-        target = (grams.xty * w.T).sum(1).reshape(c, k).sum(1)
+        target = (layer.xty * w.T).sum(1).reshape(c, k).sum(1)
         norms = w.reshape(n, c, k).square().sum((0, 2)).sqrt()
-        return cls(gram + gram.triu(1).T, target, float(grams.yty.sum()), norms, grams.samples, grams.rounding)
+        return cls(gram + gram.triu(1).T, target, float(layer.yty.sum()), norms, layer.samples, layer.rounding)
 
     @classmethod
     def of_samples(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from secateur._errors import UsageError
+from secateur.solvers.correction import Corrected, corrected
 from secateur.solvers.threads import SMALL, map_rows, threads_for
 
 #: Rows of one product. Few enough that float32 loses little in it, and never so few that adding the product to the
@@ -80,6 +81,16 @@ class Grams:
         """The columns of X that belong to the channels ``kept`` (int64 [c']): int64 [c'k]."""
         return (kept[:, None] * self.taps + torch.arange(self.taps)).flatten()
 
+    def products(self, first: slice | Tensor, second: slice | Tensor) -> Tensor:
+        """These rows and columns of XᵀX."""
+        return self.xtx[first][:, second]
+
+    def corrected(self, kept: Tensor, old: Tensor, what: str) -> Corrected:
+        """The weights of the channels ``kept`` by least squares, as a correction of ``old`` [c'k, n]."""
+        columns = self.columns(kept)
+        a, b = self.products(columns, columns), self.xty[columns]
+        return corrected(a, b, self.yty, old, self.rounding, what)
+
     def error(self, weights: Tensor, kept: Tensor | None = None, bias: Tensor | None = None) -> float:
         """Mean over the samples of ‖y − X_kept·weights − bias‖², summed over the outputs, without the samples.
 
@@ -131,14 +142,13 @@ class GramAccumulator:
         Raises:
             UsageError: shapes that do not fit, or values that are not finite.
         """
-        x, y = self._checked(x, y)
+        x, y = self.checked(x, y)
         with self._quietly(x.device) as threads:
             if self._sums is None:
                 self._sums = _Sums(x, y, self._rows)
             self._sums.add(x, y, threads)
         self.count += len(x)
-        if (x.dtype, y.dtype) != (torch.float64, torch.float64):
-            self._rounding = _ROUNDING_SINGLE
+        self._rounding = max(self._rounding, rounding_of(x, y))
 
     def grams(self) -> Grams:
         """The products of all rows so far. More rows may follow.
@@ -163,7 +173,12 @@ class GramAccumulator:
         with torch.inference_mode(False), torch.no_grad(), _full_precision(device), threads_for(columns) as threads:
             yield threads
 
-    def _checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def checked(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows as [samples, ck] and [samples, n], on a device that has float64.
+
+        Raises:
+            UsageError: shapes that do not fit.
+        """
         wide, deep = (self.channels, self.taps), (self.outputs,)
         x_fits = tuple(x.shape[1:]) == wide or (self.taps == 1 and tuple(x.shape[1:]) == wide[:1])
         y_fits = tuple(y.shape[1:]) == deep or (self.outputs == 1 and y.ndim == 1)
@@ -239,11 +254,7 @@ class _Sums:
     def _check(self) -> None:
         # One value that is not finite makes its sum so for good: no pass of its own over the samples, and no way on.
         xtx, _, *others = self.sums
-        if not all(bool(torch.isfinite(t).all()) for t in (xtx.diagonal(), *others)):
-            raise UsageError(
-                "the samples hold values that are not finite, or too large to square\n"
-                "look for NaN or infinity in the calibration data and in the network that gives the features"
-            )
+        refuse_infinite(xtx.diagonal(), *others)
 
     def _products(self, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         """The sums of these rows, block by block; of XᵀX the panels on and above the diagonal."""
@@ -263,6 +274,24 @@ class _Sums:
         self._check()
         upper = self.sums[0].triu()
         return upper + upper.triu(1).T, *(t.clone() for t in self.sums[1:])
+
+
+def rounding_of(*samples: Tensor) -> float:
+    """By how much an entry of the products of these samples is off."""
+    return _ROUNDING if all(s.dtype == torch.float64 for s in samples) else _ROUNDING_SINGLE
+
+
+def refuse_infinite(*sums: Tensor) -> None:
+    """Refuses samples by the sums of their values and of their squares.
+
+    Raises:
+        UsageError: values that are not finite.
+    """
+    if not all(bool(torch.isfinite(t).all()) for t in sums):
+        raise UsageError(
+            "the samples hold values that are not finite, or too large to square\n"
+            "look for NaN or infinity in the calibration data and in the network that gives the features"
+        )
 
 
 def _zeros(p: int, n: int, device: torch.device) -> tuple[Tensor, ...]:

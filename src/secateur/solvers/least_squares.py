@@ -1,4 +1,4 @@
-"""The best weights, or the best scales, for the channels that stay; from products, without the samples.
+"""The best weights, or the best scales, for the channels that stay.
 
 Luo, Wu, Lin, ThiNet, arXiv 1707.06342, section 3.2.3 (one scale per channel); He, Zhang, Sun, "Channel Pruning for
 Accelerating Very Deep Neural Networks", ICCV 2017, arXiv 1707.06168, section 3.1 step (ii) (all weights).
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from secateur._errors import UsageError
 from secateur.solvers.contributions import Contributions, checked_kept
-from secateur.solvers.gram import Grams
-from secateur.solvers.ridge import factor
+from secateur.solvers.correction import corrected
+from secateur.solvers.gathering import Gathered
 from secateur.solvers.threads import threads_for
 
 
@@ -83,7 +83,7 @@ def fit_scales(contributions: Contributions, kept: Tensor) -> FittedScales:
 
 def _fit_scales(contributions: Contributions, kept: Tensor) -> FittedScales:
     ones = torch.ones(len(kept), dtype=torch.float64)
-    found, ridge, notes = _corrected(
+    found, ridge, notes = corrected(
         contributions.gram[kept][:, kept],
         contributions.target[kept, None],
         torch.tensor([contributions.energy], dtype=torch.float64),
@@ -104,14 +104,16 @@ def _fit_scales(contributions: Contributions, kept: Tensor) -> FittedScales:
     )
 
 
-def fit_weights(grams: Grams, kept: Tensor, weights: Tensor | None = None, *, intercept: bool = False) -> FittedWeights:
+def fit_weights(
+    layer: Gathered, kept: Tensor, weights: Tensor | None = None, *, intercept: bool = False
+) -> FittedWeights:
     """Weights W = argmin ‖Y − X_kept·W‖². Where they are not unique, those nearest to ``weights``.
 
     Where the old weights already solve it, to what the products can resolve, they come back unchanged: keeping every
     channel of a layer whose target is its own output changes nothing.
 
     Args:
-        grams: of the layer's samples.
+        layer: its samples, or their products.
         kept: int64 [c'], in any order.
         weights: the old ones of all channels, [n, c, k]; zero if left out.
         intercept: fit a bias as well.
@@ -119,7 +121,7 @@ def fit_weights(grams: Grams, kept: Tensor, weights: Tensor | None = None, *, in
     Raises:
         UsageError: channels that do not exist, none, or one named twice; weights of another shape or not finite.
     """
-    n, c, k = grams.outputs, grams.channels, grams.taps
+    n, c, k = layer.outputs, layer.channels, layer.taps
     kept = checked_kept(kept, c)
     if weights is None:
         weights = torch.zeros(n, c, k)
@@ -128,50 +130,23 @@ def fit_weights(grams: Grams, kept: Tensor, weights: Tensor | None = None, *, in
     old = weights.detach().double().cpu()[:, kept]
     if not bool(torch.isfinite(old).all()):
         raise UsageError("the weights hold values that are not finite; load weights that are")
-    moments = grams.centred() if intercept else grams
-    columns = moments.columns(kept)
-    found, ridge, notes = _corrected(
-        moments.xtx[columns][:, columns],
-        moments.xty[columns],
-        moments.yty,
-        old.reshape(n, -1).T,
-        grams.rounding,
-        "the inputs of the kept channels",
-    )
+    fitted = layer.centred() if intercept else layer
+    found, ridge, notes = fitted.corrected(kept, old.reshape(n, -1).T, "the inputs of the kept channels")
     new = found.T.reshape(n, len(kept), k).contiguous()
     bias = None
     if intercept:
-        bias = (grams.y_sum - new.reshape(n, -1) @ grams.x_sum[columns]) / grams.samples
-    error = grams.error(new, kept, bias)
+        bias = (layer.y_sum - new.reshape(n, -1) @ layer.x_sum[layer.columns(kept)]) / layer.samples
+    error = layer.error(new, kept, bias)
     return FittedWeights(
         kept=kept,
         weights=new,
         bias=bias,
         error=error,
-        error_before=grams.error(old, kept),
-        relative_error=_relative(error, float(grams.yty.sum()) / grams.samples),
+        error_before=layer.error(old, kept),
+        relative_error=_relative(error, float(layer.yty.sum()) / layer.samples),
         ridge=ridge,
         notes=notes,
     )
-
-
-def _corrected(
-    a: Tensor, b: Tensor, energy: Tensor, old: Tensor, rounding: float, what: str
-) -> tuple[Tensor, float, tuple[str, ...]]:
-    """Solves A·w = b ([m, m], [m, n]) as a correction of ``old`` [m, n].
-
-    A ridge then pulls towards the old values and never makes the error larger than theirs. ``energy`` [n] is that of
-    the target.
-    """
-    gradient = b - a @ old
-    size = a.diagonal().clamp_min(0).sqrt()[:, None]
-    # What rounding alone can leave in the gradient: of the products with the target and of those with each column.
-    noise = rounding * size * (energy.sqrt() + (size * old).square().sum(0).sqrt())
-    gradient[:, (gradient.abs() <= noise).all(0)] = 0.0
-    if not gradient.any():
-        return old.clone(), 0.0, ()
-    found = factor(a, rounding)
-    return old + found.solve(gradient), found.ridge, found.notes(what)
 
 
 def _relative(error: float, energy: float) -> float:

@@ -56,9 +56,15 @@ def factor(a: Tensor, rounding: float) -> Factor:
         rcond, _ = pocon(upper, norm, uplo="U")
         if rcond * norm > rounding:
             return Factor(lower, scale, 0.0)
-    ridge = max(_LEAST, _TIMES * rounding)
+    return raised(scaled, scale, rounding)
+
+
+def raised(scaled: Tensor, scale: Tensor, rounding: float) -> Factor:
+    """Factors ``scaled``, which is overwritten, with a ridge: as little as holds."""
+    ridge, diagonal = max(_LEAST, _TIMES * rounding), scaled.diagonal().clone()
     while True:
-        lower, info = torch.linalg.cholesky_ex(scaled + ridge * torch.eye(len(scaled), dtype=scaled.dtype))
+        scaled.diagonal().copy_(diagonal + ridge)
+        lower, info = torch.linalg.cholesky_ex(scaled)
         if int(info) == 0:
             return Factor(lower, scale, ridge)
         ridge *= 10
