@@ -5,7 +5,8 @@ Idea: choose the input channels of a layer by a LASSO on its output, then fit it
 network by least squares.
 Here: from the front, every layer sees what the network behind the cuts so far gives it, so the fit absorbs what earlier
 layers lost; the last layer of a residual block also makes up for what the shortcut lost. The LASSO runs on Gram
-matrices, as one exact path.
+matrices, as one exact path. Where a layer has more inputs than there are samples, many weights fit them: those nearest
+to the old ones are taken.
 Differs: one LASSO and one final least squares, as in the released code, no alternation. The paper puts a channel
 sampler in front of residual blocks, as ``selectors`` does; without them the width of a residual stream is one group
 like any other (protect it to leave it alone).

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph import PruningGraph
-from secateur.solvers import Contributions, GramAccumulator, Grams, fit_scales, fit_weights
+from secateur.solvers import Contributions, Gathered, LayerAccumulator, fit_scales, fit_weights
 from secateur.surgery.calibration import Calibration, Closing, closings, is_reader, readers_of, weight_of
 from secateur.surgery.cut import cut
 from secateur.surgery.plan import Plan
@@ -24,19 +24,19 @@ from secateur.surgery.ranges import from_runs
 
 #: ``select(contributions, count)``: int64 [count], the channels that stay.
 Select = Callable[[Contributions, int], Tensor]
-#: ``fit(grams, kept, weights)``: [outputs, kept, taps], what the kept channels' weights become, with notes.
-Fit = Callable[[Grams, Tensor, Tensor], "tuple[Tensor, tuple[str, ...]]"]
+#: ``fit(layer, kept, weights)``: [outputs, kept, taps], what the kept channels' weights become, with notes.
+Fit = Callable[[Gathered, Tensor, Tensor], "tuple[Tensor, tuple[str, ...]]"]
 
 
-def by_weights(grams: Grams, kept: Tensor, weights: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+def by_weights(layer: Gathered, kept: Tensor, weights: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     """New weights by least squares."""
-    found = fit_weights(grams, kept, weights)
+    found = fit_weights(layer, kept, weights)
     return found.weights, found.notes
 
 
-def by_scales(grams: Grams, kept: Tensor, weights: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+def by_scales(layer: Gathered, kept: Tensor, weights: Tensor) -> tuple[Tensor, tuple[str, ...]]:
     """The old weights, each channel's times one factor by least squares."""
-    found = fit_scales(Contributions.of_layer(grams, weights), kept)
+    found = fit_scales(Contributions.of_layer(layer, weights), kept)
     return weights[:, found.kept].double() * found.scales[None, :, None], found.notes
 
 
@@ -76,15 +76,15 @@ class Refitter:
         self.reference = Reference.of(graph.model, calibration, self.blocks, self.order)
         self.notes: list[str] = []
 
-    def grams(
+    def gathered(
         self,
         model: nn.Module,
         path: str,
         columns: Tensor | None = None,
         outputs: Tensor | None = None,
         own_target: bool = False,
-    ) -> Grams:
-        """The products of a layer in ``model`` with its target.
+    ) -> Gathered:
+        """The samples of a layer in ``model`` with its target, or their products.
 
         Args:
             columns: int64 [units, per unit], the input channels that are fitted; all of them, one a unit, if left out.
@@ -96,7 +96,7 @@ class Refitter:
         columns = torch.arange(weight.shape[1])[:, None] if columns is None else columns
         units, each = columns.shape
         own = weight[:, columns.flatten()].reshape(len(weight), -1)
-        sums = GramAccumulator(units, each * weight.shape[2], len(weight))
+        found = LayerAccumulator(units, each * weight.shape[2], len(weight))
         ratio = self._ratio(model, path)
         for number, _, rows in self.calibration.watch(model, self.blocks, path):
             x = rows.x[:, columns.flatten()].flatten(1)
@@ -107,8 +107,8 @@ class Refitter:
                     lost = self._kept(self.reference.around[path, number], outputs) - rows.around
                     wanted = wanted + lost * ratio
                 y = y + wanted - rows.y
-            sums.add(x.reshape(len(x), units, -1), y)
-        return sums.grams()
+            found.add(x.reshape(len(x), units, -1), y)
+        return found.gathered()
 
     @staticmethod
     def _kept(rows: Tensor, outputs: Tensor | None) -> Tensor:
@@ -144,7 +144,7 @@ def choose_in_order(refitter: Refitter, widths: Mapping[str, int], select: Selec
     readers = {name: {p: c for p, c in found.items() if p in place} for name, found in readers.items()}
     for name in sorted((n for n in readers if readers[n]), key=lambda n: min(place[p] for p in readers[n])):
         own = not refitter.compensate
-        parts = {p: refitter.grams(model, p, columns, own_target=own) for p, columns in readers[name].items()}
+        parts = {p: refitter.gathered(model, p, columns, own_target=own) for p, columns in readers[name].items()}
         kept = select(_together(model, parts, readers[name]), widths[name])
         keep[name] = kept.tolist()
         for path, columns in readers[name].items():
@@ -168,18 +168,18 @@ def contributions_of(refitter: Refitter) -> dict[str, Contributions]:
     for group in graph.prunable:
         readers = {p: c for p, c in readers_of(graph, group).items() if p in refitter.order}
         if readers:
-            parts = {p: refitter.grams(graph.model, p, columns, own_target=True) for p, columns in readers.items()}
+            parts = {p: refitter.gathered(graph.model, p, columns, own_target=True) for p, columns in readers.items()}
             found[group.name] = _together(graph.model, parts, readers)
     return found
 
 
-def _together(model: nn.Module, parts: Mapping[str, Grams], columns: Mapping[str, Tensor]) -> Contributions:
+def _together(model: nn.Module, parts: Mapping[str, Gathered], columns: Mapping[str, Tensor]) -> Contributions:
     """The contributions of a group's units to all layers that read it, each layer's target with the same energy."""
     found = []
-    for path, grams in parts.items():
+    for path, layer in parts.items():
         flat = weight_of(model.get_submodule(path))
         units = flat[:, columns[path].flatten()].reshape(len(flat), len(columns[path]), -1)
-        found.append(Contributions.of_layer(grams, units))
+        found.append(Contributions.of_layer(layer, units))
     if len(found) == 1:
         return found[0]
     shares = [1 / c.energy if c.energy > 0 else 0.0 for c in found]
@@ -207,8 +207,8 @@ def refit_in_order(refitter: Refitter, plan: Plan, fit: Fit) -> nn.Module:
         )
         layer = small.get_submodule(path)
         old = weight_of(layer)
-        grams = refitter.grams(small, path, outputs=rows)
-        new, notes = fit(grams, torch.arange(old.shape[1]), old)
+        found = refitter.gathered(small, path, outputs=rows)
+        new, notes = fit(found, torch.arange(old.shape[1]), old)
         refitter.notes += [f"{path}: {note}" for note in notes]
         own: Any = layer.weight
         with torch.no_grad():

@@ -1,0 +1,79 @@
+"""A network with a layer of more inputs than there are samples is refitted as by the products of the samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from secateur import trace
+from secateur.solvers import GramAccumulator, Grams, Samples, select_by_lasso
+from secateur.surgery import (
+    Calibration,
+    Refitter,
+    by_scales,
+    by_weights,
+    choose_in_order,
+    cut,
+    make_plan,
+    refit_in_order,
+)
+
+
+class ByProducts(GramAccumulator):
+    """Products of the samples, however few these are."""
+
+    def gathered(self) -> Grams:
+        return self.grams()
+
+
+@pytest.fixture
+def refitter(compensate: bool) -> Refitter:
+    """Of a network whose last layer reads 16 channels of 36 places, with 20 samples, in float64."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 10)).double().eval()
+    batches = [torch.randn(5, 3, 8, 8, dtype=torch.float64) for _ in range(4)]
+    return Refitter(trace(model, batches[0]), Calibration(batches, positions=1), compensate)
+
+
+def pruned(refitter: Refitter, fit: Any) -> tuple[dict[str, list[int]], nn.Module]:
+    widths = {group.name: group.width // 2 for group in refitter.graph.prunable}
+    keep = choose_in_order(refitter, widths, lambda c, count: select_by_lasso(c, count).kept, fit)
+    plan = make_plan(refitter.graph, keep)
+    return keep, cut(refit_in_order(refitter, plan, fit), plan)
+
+
+@pytest.mark.parametrize(("fit", "compensate"), [(by_weights, True), (by_scales, False)])
+def test_the_network_is_that_of_the_products(refitter: Refitter, fit: Any, monkeypatch: pytest.MonkeyPatch):
+    model = refitter.graph.model
+    assert isinstance(refitter.gathered(model, "3"), Samples)
+    keep, ours = pruned(refitter, fit)
+    notes, refitter.notes = refitter.notes, []
+    monkeypatch.setattr("secateur.surgery.refit.LayerAccumulator", ByProducts)
+    assert isinstance(refitter.gathered(model, "3"), Grams)
+    same, theirs = pruned(refitter, fit)
+    assert keep == same
+    assert notes == refitter.notes
+    assert any(note.startswith("3: the inputs") and "ridge" in note for note in notes) == (fit is by_weights)
+    before = cut(model, make_plan(refitter.graph, keep))
+    for path in ("0.weight", "3.weight"):
+        ours_, theirs_, old = (m.get_parameter(path) for m in (ours, theirs, before))
+        torch.testing.assert_close(ours_, theirs_, rtol=1e-4, atol=1e-5)
+        assert torch.equal(ours_, old) == (path == "0.weight")
+
+
+@pytest.mark.parametrize("compensate", [True])
+def test_of_all_weights_that_fit_the_nearest_to_the_old_ones_are_taken(refitter: Refitter):
+    model, images = refitter.graph.model, torch.cat(refitter.calibration.batches)
+    keep, small = pruned(refitter, by_weights)
+    before: Any = cut(model, make_plan(refitter.graph, keep))
+    with torch.no_grad():
+        x, missing = before[:3](images), model(images) - before(images)
+        size = torch.linalg.vector_norm(x, dim=0)
+        nearest = (torch.linalg.pinv(x / size) @ missing / size[:, None]).T
+        moved = small.get_parameter("3.weight") - before.get_parameter("3.weight")
+        torch.testing.assert_close(moved, nearest, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(small(images), model(images), rtol=1e-6, atol=1e-7)
+        assert float(missing.abs().max()) > 0.1
