@@ -2,7 +2,20 @@
 
 Osborne, Presnell, Turlach, "A new approach to variable selection in least squares problems", IMA J. Numer. Anal. 20
 (2000); Efron, Hastie, Johnstone, Tibshirani, "Least angle regression", Ann. Statist. 32 (2004). Objective here:
-½·βᵀGβ − gᵀβ + λ·‖β‖₁. On active set A with signs s, β_A(λ) = p − λ·q with p = G_AA⁻¹·g_A and q = G_AA⁻¹·s.
+½·βᵀGβ − gᵀβ + λ·‖β‖₁. On active set A with signs s, β_A(λ) = G_AA⁻¹·(g_A − λ·s), and the correlation of what is left
+with the others is g − G·β(λ).
+
+Both come out of exchanges (Goodnight, "A tutorial on the SWEEP operator", Amer. Statist. 33, 1979), each of which
+brings one channel in or lets one go. With M what the exchanges so far have made of G, m the channel's column of it, and
+d the channel's entry on the diagonal:
+
+    m[channel] = d − r,    M ← M − m·mᵀ/d
+
+Here r is the root of the channel's entry on the diagonal of G, and minus that where the channel goes; any other number
+would do, but this one keeps d and r of the same size. M is then −r·r'·G_AA⁻¹ between two active channels (on the
+diagonal 2·r more), r·G_AA⁻¹·G between an active one and another, and between two others what is left of G. Column g
+goes the same way, and so do the signs, each from when its channel comes in: for active channels that makes r·β(λ) of
+g − λ·s, and for the others the correlations.
 """
 
 from __future__ import annotations
@@ -10,38 +23,45 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-#: After so many events the inverse is computed afresh, so that rounding does not pile up.
-_REFRESH = 128
+#: Exchanges to make room for beyond two for each active channel.
+_MORE = 64
+#: The kinds of events: a channel comes in with a positive or with a negative correlation, or its coefficient is zero
+#: and it goes.
+_SIGNS = (1.0, -1.0, 0.0)
 
 
 class LassoPath:
     """Walks down from the penalty at which the first channel comes in.
 
-    The inverse of G_AA is kept rather than its Cholesky factor: bringing a channel in or letting one go is then one
-    update of rank one whichever it is, p and q follow in O(a), and ``gram`` has a ridge where it needs one.
+    M itself is never made: the columns m of the exchanges are kept, and an event costs one product with them and a few
+    passes over the channels.
 
     Args:
-        gram: G, float64 [c, c], positive definite but for rows that are zero.
+        gram: G, float64 [c, c], positive definite (with a ridge where it needs one) but for rows that are zero.
         target: g, float64 [c].
         most: number of active channels to make room for.
         rounding: correlations below this share of the first are none at all.
     """
 
     def __init__(self, gram: np.ndarray, target: np.ndarray, most: int, rounding: float):
-        self._gram, self._target = gram, target
+        c = len(target)
         self.active: list[int] = []
         self.dropped = 0
         self.penalty = float(np.abs(target).max())
         self._end = rounding * self.penalty
+        diagonal = gram.diagonal()
         # NumPy's products would take their threads from elsewhere; these are made by PyTorch in the same memory.
-        self._inverse_t, self._rows_t = (torch.zeros(most, n, dtype=torch.float64) for n in (most, len(target)))
-        self._inverse, self._rows = self._inverse_t.numpy(), self._rows_t.numpy()  # the latter: G[active]
-        self._p, self._q, self._signs = np.zeros(most), np.zeros(most), np.zeros(most)
-        # G·p and G·q over all channels, from which every correlation at every penalty follows.
-        self._gp, self._gq = np.zeros(len(target)), np.zeros(len(target))
-        self._out = np.ones(len(target), dtype=bool)
-        self._just_joined, self._just_dropped = -1, (-1, 0.0)
-        self._events = 0
+        self._gram, self._target = torch.from_numpy(gram), target
+        self._roots = np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        self._columns = torch.empty(2 * most + _MORE, c, dtype=torch.float64)
+        self._pivots = torch.empty(len(self._columns), dtype=torch.float64)
+        self._exchanges = 0
+        # state[0] − λ·state[1] is r·β of the active channels and the correlation of the others. An event is where
+        # factors · that = λ · bounds, each row for one of _SIGNS; zeros where it cannot be.
+        self._state = np.stack([target, np.zeros(c)])
+        self._factors = np.stack([np.full(c, sign) for sign in _SIGNS])
+        self._bounds = np.abs(self._factors)
+        self._barred = (2, 0)
 
     @property
     def size(self) -> int:
@@ -53,102 +73,65 @@ class LassoPath:
         if penalty <= self._end:
             return False
         self.penalty = penalty
-        self._events += 1
+        if self._exchanges == len(self._columns):
+            self._afresh()
         if sign:
             self._join(channel, sign)
         else:
-            self._drop(self.active.index(channel))
-        if self._events % _REFRESH == 0:
-            self._refresh()
+            self._drop(channel)
         return True
 
     def middle(self) -> tuple[np.ndarray, float]:
         """β of the active channels (in their order), and the penalty, half way to the next event."""
         penalty = (self.penalty + max(self._next()[0], 0.0)) / 2
-        a = self.size
-        if a == 0:
-            return np.zeros(0), penalty
-        self._refresh()
-        return self._p[:a] - penalty * self._q[:a], penalty
+        fixed, slope = self._state[:, self.active] / self._roots[self.active]
+        return fixed - penalty * slope, penalty
 
     def _next(self) -> tuple[float, int, float]:
         """Penalty, channel and sign (0.0: it goes) of the next event below the present penalty."""
-        a = self.size
-        best, channel, sign = 0.0, -1, 1.0
-        rest = self._target - self._gp
-        dropped, dropped_sign = self._just_dropped
-        for side in (1.0, -1.0):
-            # The correlation rest + λ·gq meets ±λ. A slope that is not positive leads away from it.
-            slope = 1.0 - side * self._gq
-            meets = np.divide(side * rest, slope, out=np.zeros_like(slope), where=self._out & (slope > 0))
-            if side == dropped_sign:
-                meets[dropped] = 0.0
-            found = int(meets.argmax())
-            if meets[found] > best:
-                best, channel, sign = float(meets[found]), found, side
-        if a:
-            p, q = self._p[:a], self._q[:a]
-            zero = np.divide(p, q, out=np.zeros(a), where=self._signs[:a] * q < 0)
-            if self._just_joined >= 0:
-                zero[self._just_joined] = 0.0
-            found = int(zero.argmax())
-            if zero[found] > best:
-                best, channel, sign = float(zero[found]), self.active[found], 0.0
-        return min(best, self.penalty), channel, sign
+        above = self._factors * self._state[0]
+        below = self._bounds + self._factors * self._state[1]
+        # Where this is not positive, it leads away from the event.
+        meets = np.divide(above, below, out=np.zeros_like(below), where=below > 0)
+        meets[self._barred] = 0.0
+        event, channel = divmod(int(meets.argmax()), meets.shape[1])
+        return min(float(meets[event, channel]), self.penalty), channel, _SIGNS[event]
 
     def _join(self, channel: int, sign: float) -> None:
-        a, row = self.size, self._gram[channel]
-        across = self._rows_t[:a, channel].contiguous()
-        v_t = torch.mv(self._inverse_t[:a, :a], across)
-        v = v_t.numpy()
-        left = float(row[channel] - torch.dot(across, v_t))
-        residual = (row - torch.mv(self._rows_t[:a].T, v_t).numpy()) / left
-        for values, all_values, goal in (
-            (self._p, self._gp, self._target[channel]),
-            (self._q, self._gq, sign),
-        ):
-            change = goal - all_values[channel]
-            values[:a] -= change / left * v
-            values[a] = change / left
-            all_values += change * residual
-        self._inverse_t[:a, :a].addr_(v_t, v_t, alpha=1.0 / left)
-        self._inverse[a, :a] = self._inverse[:a, a] = -v / left
-        self._inverse[a, a] = 1.0 / left
-        self._rows[a] = row
-        self._signs[a] = sign
-        self._out[channel] = False
+        self._state[1, channel] += sign
+        self._exchange(channel, self._roots[channel])
         self.active.append(channel)
-        self._just_joined, self._just_dropped = a, (-1, 0.0)
+        self._bounds[:2, channel] = 0.0
+        self._factors[:, channel] = 0.0, 0.0, -sign
+        self._barred = 2, channel  # its coefficient is zero just now
 
-    def _drop(self, place: int) -> None:
-        last = self.size - 1
-        channel, sign = self.active[place], self._signs[place]
-        if place != last:  # the order of the active channels in the matrices is free
-            self._swap(place, last)
-        corner = float(self._inverse[last, last])
-        m_t = self._inverse_t[:last, last] / corner
-        m = m_t.numpy()
-        residual = self._rows[last] + torch.mv(self._rows_t[:last].T, m_t).numpy()
-        for values, all_values in ((self._p, self._gp), (self._q, self._gq)):
-            change = values[last]
-            values[:last] -= change * m
-            all_values -= change * residual
-        self._inverse_t[:last, :last].addr_(m_t, m_t, alpha=-corner)
-        self.active.pop()
-        self._out[channel] = True
+    def _drop(self, channel: int) -> None:
+        sign = -self._factors[2, channel]
+        self._exchange(channel, -self._roots[channel])
+        self._state[1, channel] -= sign
+        self.active.remove(channel)
         self.dropped += 1
-        self._just_joined, self._just_dropped = -1, (channel, sign)
+        self._bounds[:2, channel] = 1.0
+        self._factors[:, channel] = 1.0, -1.0, 0.0
+        self._barred = _SIGNS.index(sign), channel  # its correlation is the penalty just now
 
-    def _swap(self, i: int, j: int) -> None:
-        for values in (self._p, self._q, self._signs, self._rows, self._inverse, self._inverse.T):
-            values[[i, j]] = values[[j, i]]
-        self.active[i], self.active[j] = self.active[j], self.active[i]
+    def _exchange(self, channel: int, root: float) -> None:
+        """Brings ``channel`` in where ``root`` is positive, lets it go where that is negative."""
+        n = self._exchanges
+        before = self._columns[:n]
+        shares = before[:, channel] / self._pivots[:n]
+        column = torch.addmv(self._gram[channel], before.T, shares, alpha=-1, out=self._columns[n]).numpy()
+        pivot = column[channel] + min(2 * root, 0.0)  # an active channel's entry is too large by 2·r
+        column[channel] = pivot - root
+        self._state -= (self._state[:, channel] / pivot)[:, None] * column
+        self._pivots[n] = pivot
+        self._exchanges = n + 1
 
-    def _refresh(self) -> None:
-        a = self.size
-        lower = torch.linalg.cholesky(self._rows_t[:a, self.active])
-        self._inverse_t[:a, :a] = torch.cholesky_inverse(lower)
-        goals = torch.from_numpy(np.stack([self._target[self.active], self._signs[:a]]))
-        both = goals @ self._inverse_t[:a, :a]
-        self._p[:a], self._q[:a] = both.numpy()
-        self._gp, self._gq = (both @ self._rows_t[:a]).numpy()
+    def _afresh(self) -> None:
+        """Makes the exchanges of the active channels anew, so that neither those of channels that have gone nor their
+        rounding pile up."""
+        self._exchanges = 0
+        self._state[0], self._state[1] = self._target, 0.0
+        for channel in self.active:
+            self._state[1, channel] -= self._factors[2, channel]
+            self._exchange(channel, self._roots[channel])
