@@ -46,6 +46,15 @@ def test_entries_are_off_by_less_than_the_rounding_says(layer):
         assert float(((exact.xtx - flat.T @ flat).abs() / size / size[:, None]).max()) < exact.rounding
 
 
+def test_few_rows_of_one_sign_are_off_by_less_than_the_rounding_says():
+    g = torch.Generator().manual_seed(0)
+    for rows in (250, 500, 1000):
+        x = torch.rand(rows, 512, 1, generator=g) + 0.5
+        found, flat = gather(x, x[:, :1, 0]), x.flatten(1).double()
+        size = flat.square().sum(0).sqrt()
+        assert float(((found.xtx - flat.T @ flat).abs() / size / size[:, None]).max()) < found.rounding
+
+
 @settings(deadline=None, max_examples=20)
 @given(sizes=st.lists(st.integers(0, 2500), max_size=4))
 def test_the_batches_do_not_matter(sizes):

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from secateur._errors import UsageError
 from secateur.solvers.correction import Corrected, corrected
+from secateur.solvers.rank_update import rank_update
 from secateur.solvers.threads import SMALL, map_rows, threads_for
 
 #: Rows of one product. Few enough that float32 loses little in it, and never so few that adding the product to the
 #: float64 sums takes longer than the product itself.
 _LEAST_ROWS, _MOST_ROWS = 2048, 4096
-#: Columns of one panel: only the panels on and above the diagonal are computed.
+#: Columns of one panel: only the panels on and below the diagonal are computed.
 _PANEL, _MOST_PANELS = 128, 8
 #: Threads with sums of their own, for small products only (PyTorch shares out the others); parts of the rows per
 #: thread, more than one so that a slow thread gets fewer; and the least rows of a part.
@@ -205,6 +206,7 @@ class _Sums:
         # A GPU may be told to round float32 products to 10 bits; its float64 is fast enough and needs no such care.
         double = x.dtype == torch.float64 or device.type == "cuda" or p <= _NARROW
         self.dtype = torch.float64 if double else torch.float32
+        self.rank_update = rank_update(p, self.dtype)
         self.sums = _zeros(p, n, device)
         self.rows, self.filled = rows, 0
         self.waiting_x = torch.empty(rows, p, dtype=self.dtype, device=device)
@@ -257,13 +259,12 @@ class _Sums:
         refuse_infinite(xtx.diagonal(), *others)
 
     def _products(self, rows: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """The sums of these rows, block by block; of XᵀX the panels on and above the diagonal."""
+        """The sums of these rows, block by block; of XᵀX the panels on and below the diagonal."""
         sums = _zeros(rows[0].shape[1], rows[1].shape[1], self.device)
         xtx, xty, yty, x_sum, y_sum = sums
         for x, y in zip(rows[0].split(self.rows), rows[1].split(self.rows), strict=True):
             x, y = x.to(self.dtype), y.to(self.dtype)
-            for start, stop in self.panels:
-                xtx[:stop, start:stop] += x[:, :stop].T @ x[:, start:stop]
+            self.rank_update(xtx, x, self.panels)
             xty += x.T @ y
             yty += y.square().sum(0)
             x_sum += x.sum(0)
@@ -272,8 +273,12 @@ class _Sums:
 
     def totals(self) -> tuple[Tensor, ...]:
         self._check()
-        upper = self.sums[0].triu()
-        return upper + upper.triu(1).T, *(t.clone() for t in self.sums[1:])
+        xtx, *others = (t.clone() for t in self.sums)
+        for start, stop in self.panels:  # in place: what is above the diagonal mirrors what is below
+            lower = xtx[start:stop, start:stop].tril()
+            xtx[start:stop, start:stop] = lower + lower.tril(-1).T
+            xtx[:start, start:stop] = xtx[start:stop, :start].T
+        return xtx, *others
 
 
 def rounding_of(*samples: Tensor) -> float:
