@@ -43,19 +43,29 @@ _REGISTRIES = ("_parameters", "_buffers", "_modules")
 def modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Every module once, with its path: ``named_modules`` without its generators, which take milliseconds."""
     found: list[tuple[str, nn.Module]] = []
-    seen: set[int] = set()
-
-    def walk(path: str, module: nn.Module) -> None:
-        if id(module) in seen:
-            return
-        seen.add(id(module))
-        found.append((path, module))
-        for name, child in module._modules.items():
-            if child is not None:
-                walk(f"{path}.{name}" if path else name, child)
-
-    walk("", model)
+    _walk("", model, found, set())
     return found
+
+
+def _walk(path: str, module: nn.Module, found: list[tuple[str, nn.Module]], seen: set[int]) -> None:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    found.append((path, module))
+    for name, child in module._modules.items():
+        if child is not None:
+            _walk(f"{path}.{name}" if path else name, child, found, seen)
+
+
+def parameter_of(model: nn.Module, name: str) -> Tensor | None:
+    """The parameter of this name, ``None`` if there is none: ``get_parameter`` without its checks."""
+    *path, own = name.split(".")
+    module: nn.Module | None = model
+    for part in path:
+        if module is None:
+            return None
+        module = module._modules.get(part)
+    return None if module is None else module._parameters.get(own)
 
 
 def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -127,7 +137,7 @@ class Mould:
         memo: dict[int, Any] = {}
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
-            new = nn.Parameter(change(name, parameter.detach()), requires_grad=parameter.requires_grad)
+            new = Tensor._make_subclass(nn.Parameter, change(name, parameter.detach()), parameter.requires_grad)
             if attributes := vars(parameter):
                 vars(new).update(attributes)
             memo[id(parameter)] = tensors[name] = new

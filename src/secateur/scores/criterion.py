@@ -11,7 +11,7 @@ from torch import Tensor
 
 from secateur._errors import UnknownName, UsageError
 from secateur.graph import Member, PruningGraph
-from secateur.graph.clone import tensors_of
+from secateur.graph.clone import parameter_of
 
 #: One score per unit: group name -> tensor of shape ``[width]``, float64. Higher means more worth keeping.
 Scores = dict[str, Tensor]
@@ -100,12 +100,12 @@ def score(
 
 def producers(graph: PruningGraph) -> dict[str, list[tuple[Tensor, Member]]]:
     """The parameters that produce the units of every group that can be cut, each with its place in the group."""
-    tensors = {name: tensor.detach() for name, tensor in tensors_of(graph.model)[0].items()}
     found = {}
     for group in graph.prunable:
-        members = [m for m in group.producers if m.tensor in tensors]
-        members = members or [m for m in group.members if m.tensor in tensors]
-        found[group.name] = [(tensors[m.tensor], m) for m in members]
+        held = [(parameter_of(graph.model, m.tensor), m) for m in group.producers]
+        if all(tensor is None for tensor, _ in held):
+            held = [(parameter_of(graph.model, m.tensor), m) for m in group.members]
+        found[group.name] = [(tensor.detach(), m) for tensor, m in held if tensor is not None]
     return found
 
 

@@ -18,27 +18,54 @@ from secateur.graph import Member, PruningGraph
 from secateur.scores.criterion import Inputs, Scores, criterion, producers
 
 #: Numbers that are looked at in one go: a copy of so many stays in the processor's cache.
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 17
+
+#: Puts a measure of some numbers into a tensor of the same shape.
+Measure = Callable[[Tensor, Tensor], Tensor]
 
 
-def _per_unit(tensor: Tensor, member: Member, measure: Callable[[Tensor], Tensor]) -> np.ndarray:
+class _Sums:
     """A measure (of absolute values or squares) summed over all that a tensor holds of each unit.
 
     PyTorch sums pairwise: in single precision a sum over an index is as exact as the weights are, and takes half the
-    time of one in double precision. Sums over indices and over tensors are in double precision.
+    time of one in double precision. Sums over indices and over tensors are in double precision. All measures go to the
+    same place in memory: fresh pages would take several times as long as the sums.
     """
-    by_index = tensor.movedim(member.axis, 0) if member.axis else tensor
-    rows = max(1, _AT_ONCE * len(by_index) // max(1, by_index.numel()))
-    pieces = by_index.split(rows) if rows < len(by_index) else [by_index]
-    exact = torch.promote_types(tensor.dtype, torch.float32)
-    sums = [measure(some).reshape(len(some), -1).to(exact).sum(1) for some in pieces]
-    per_index = (torch.cat(sums) if len(sums) > 1 else sums[0]).double().cpu().numpy()
-    return per_index[member.positions].sum(axis=1)
+
+    def __init__(self, measure: Measure, least: torch.dtype):
+        """Args:
+        least: measures have at least this precision.
+        """
+        self._measure, self._least = measure, least
+        self._rooms: dict[tuple, Tensor] = {}
+        self._places: dict[tuple, Tensor] = {}
+
+    def __call__(self, tensor: Tensor, member: Member) -> np.ndarray:
+        by_index = tensor.movedim(member.axis, 0) if member.axis else tensor
+        rows = max(1, _AT_ONCE * len(by_index) // max(1, by_index.numel()))
+        pieces = by_index.split(rows) if rows < len(by_index) else [by_index]
+        sums = [self._measure(some, self._place(some)).reshape(len(some), -1).sum(1) for some in pieces]
+        per_index = (torch.cat(sums) if len(sums) > 1 else sums[0]).double().cpu().numpy()
+        return per_index[member.positions].sum(axis=1)
+
+    def _place(self, some: Tensor) -> Tensor:
+        key = (some.shape, some.dtype, some.device)
+        if key not in self._places:
+            dtype, size = torch.promote_types(some.dtype, self._least), some.numel()
+            room = self._rooms.get((dtype, some.device))
+            if room is None or len(room) < size:
+                room = some.new_empty(max(size, _AT_ONCE), dtype=dtype)
+                self._rooms[dtype, some.device] = room
+            self._places[key] = room[:size].view(some.shape)
+        return self._places[key]
 
 
-def _squares(tensor: Tensor) -> Tensor:
-    # In half precision, squares would overflow.
-    return tensor.double().square_()
+def _absolute(some: Tensor, place: Tensor) -> Tensor:
+    return torch.abs(some, out=place) if some.dtype == place.dtype else place.copy_(some).abs_()
+
+
+def _squares(some: Tensor, place: Tensor) -> Tensor:
+    return place.copy_(some).square_()
 
 
 def _norms(graph: PruningGraph, norm: Callable[[Tensor, Member], np.ndarray]) -> Scores:
@@ -50,9 +77,11 @@ def _norms(graph: PruningGraph, norm: Callable[[Tensor, Member], np.ndarray]) ->
 
 @criterion("l1", "sum of absolute weights of each unit's filters (Li 2017)")
 def l1(graph: PruningGraph, inputs: Inputs) -> Scores:
-    return _norms(graph, lambda tensor, member: _per_unit(tensor, member, torch.abs))
+    return _norms(graph, _Sums(_absolute, torch.float32))
 
 
 @criterion("l2", "Euclidean norm of each unit's filters")
 def l2(graph: PruningGraph, inputs: Inputs) -> Scores:
-    return _norms(graph, lambda tensor, member: np.sqrt(_per_unit(tensor, member, _squares)))
+    # In half precision, squares would overflow.
+    sums = _Sums(_squares, torch.float64)
+    return _norms(graph, lambda tensor, member: np.sqrt(sums(tensor, member)))
