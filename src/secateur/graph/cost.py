@@ -117,6 +117,7 @@ class Meter:
     ):
         self._dense, self._lane, self._row, self._slope = extents, lane, row, slope
         self._coefficients, self._axes = coefficients, axes
+        self._met: dict[int, tuple[np.ndarray, ...]] = {}
 
     def take(self, steps: np.ndarray) -> float:
         """The metric when so many steps are taken from each lane of the dense model, shape ``[lanes]``."""
@@ -130,14 +131,26 @@ class Meter:
 
         Only the terms that have an axis of the lane are looked at. Sums of whole numbers are exact in float64.
         """
-        some = slice(*np.searchsorted(self._lane, (lane, lane + 1)))
-        extents = self._extents.copy()
-        np.add.at(extents, self._row[some], steps * self._slope[some])
-        terms = np.flatnonzero((extents != self._extents)[self._axes].any(0))
-        values = self._coefficients[terms] * extents[self._axes[:, terms]].prod(0)
-        total = self._total + float((values - self._values[terms]).sum())
+        if lane not in self._met:
+            self._met[lane] = self._meets(lane)
+        rows, slopes, terms, coefficients, axes = self._met[lane]
+        before = self._extents[rows]
+        self._extents[rows] = before + steps * slopes
+        values = coefficients * np.multiply.reduce(self._extents[axes])
+        total = self._total + float(np.add.reduce(values - self._values[terms]))
         if total > limit:
+            self._extents[rows] = before
             return False
-        self._extents, self._total = extents, total
+        self._total = total
         self._values[terms] = values
         return True
+
+    def _meets(self, lane: int) -> tuple[np.ndarray, ...]:
+        """The axes that a lane shortens and by how much, and the terms that have one of them: coefficients and axes."""
+        some = slice(*np.searchsorted(self._lane, (lane, lane + 1)))
+        rows, which = np.unique(self._row[some], return_inverse=True)
+        slopes = np.bincount(which, self._slope[some], len(rows))
+        shortened = np.zeros(len(self._dense), dtype=bool)
+        shortened[rows] = True
+        terms = np.flatnonzero(shortened[self._axes].any(0))
+        return rows, slopes, terms, self._coefficients[terms], self._axes[:, terms]

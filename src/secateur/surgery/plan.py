@@ -234,12 +234,15 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
     def runs(here: np.ndarray) -> str | None:
         key = here.tobytes()
         if key not in written:
-            written[key] = None if here.all() else to_runs(np.flatnonzero(here))
+            written[key] = to_runs(here.nonzero()[0]) if b"\0" in key else None
         return written[key]
 
     slices: dict[str, dict[int, str]] = {}
-    for axis in graph.ledger.axes:
-        kept = runs(living[classes[axis.start : axis.start + axis.size]])
+    lives, on_line = living[classes], {}
+    for axis, line in zip(graph.ledger.axes, graph.classes.on_parameters[1]):
+        if line not in on_line:
+            on_line[line] = runs(lives[axis.start : axis.start + axis.size])
+        kept = on_line[line]
         if kept is not None and axis.tensor in graph.tensors and not graph.is_skipped(axis.tensor):
             slices.setdefault(axis.tensor, {})[axis.axis] = kept
     changed = {}

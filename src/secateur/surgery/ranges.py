@@ -14,9 +14,9 @@ def to_runs(indices: Sequence[int] | np.ndarray) -> str:
     found = np.asarray(indices, dtype=np.int64)
     if not len(found):
         return ""
-    breaks = np.flatnonzero(np.diff(found) != 1)
-    firsts, lasts = found[np.concatenate([[0], breaks + 1])], found[np.concatenate([breaks, [len(found) - 1]])]
-    return ",".join([str(a) if a == b else f"{a}-{b}" for a, b in zip(firsts.tolist(), lasts.tolist())])
+    (breaks,) = (found[1:] - found[:-1] != 1).nonzero()
+    firsts, lasts = [found[0], *found[breaks + 1].tolist()], [*found[breaks].tolist(), found[-1]]
+    return ",".join([str(a) if a == b else f"{a}-{b}" for a, b in zip(firsts, lasts)])
 
 
 @lru_cache(maxsize=4096)
