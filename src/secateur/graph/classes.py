@@ -45,7 +45,7 @@ class Classes:
         self._different: dict[bytes, Array] = {}
         # The system is kept beside its line, so that no other can come to lie at its address.
         self._lines: dict[tuple, tuple[Array | None, Tensor]] = {}
-        ties = [(a.numpy(), b.numpy()) for a, b, _ in ledger.ties] + [(a, b) for a, b, _ in extra_ties]
+        ties = [(a, b) for a, b, _ in (*ledger.ties, *extra_ties)]
         forest = grow(ledger.count, ties)
         heads = self._settle_grids(ledger, forest) if ledger.grids else []
         is_root = forest == np.arange(len(forest), dtype=forest.dtype)
@@ -86,7 +86,9 @@ class Classes:
             met = [(tuple(range(labels.ndim)), roots(forest, labels))]
             met += [(axes, roots(forest, child)) for axes, child in projections]
             apart = all(_distinct(classes, owner) for _, classes in met)
-            worth = partial(_worth, met=met, locked=locked, owner=None if apart else owner)
+            worth: Callable[[int], int] = partial(_worth, met=met, locked=locked, owner=None if apart else owner)
+            if apart and not any(locked[classes].any() for _, classes in met):
+                worth = labels.shape.__getitem__
             best = _best(labels.shape, grid.batch_axes, worth)
             rows = _rows(labels, best)
             if best in grid.batch_axes:
@@ -230,8 +232,19 @@ def _worth(axis: int, met: list[tuple[tuple[int, ...], Array]], locked: Array, o
                 owner[rows] = index[:, None]
                 held = owner[rows]
                 if not (held == index[:, None]).all():
-                    unite(units, held.ravel(), index.repeat(rows.shape[1]))
+                    unite(units, *_pairs(held))
     if owner is not None:
         flatten(units)
         bad[units[bad]] = True
     return int(np.count_nonzero((units == index) & ~bad))
+
+
+def _pairs(held: Array) -> tuple[Array, Array]:
+    """The numbers in each row of ``held``, less than there are rows, with the number of the row: each pair once."""
+    rows, columns = held.shape
+    if rows > columns:
+        return held.ravel(), np.arange(rows).repeat(columns)
+    met = np.zeros((rows, rows), dtype=bool)
+    met[np.arange(rows)[:, None], held] = True
+    row, number = met.nonzero()
+    return number, row

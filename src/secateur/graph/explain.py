@@ -39,7 +39,7 @@ class Explainer:
     def __init__(self, graph: PruningGraph):
         self.graph = graph
         ledger, classes = graph.ledger, graph.classes
-        ties = [(a.numpy(), b.numpy(), where) for a, b, where in ledger.ties] + classes.grid_ties
+        ties = ledger.ties + classes.grid_ties
         none = [np.zeros(0, dtype=np.int64)]
         self._a = np.concatenate([a for a, _, _ in ties] or none)
         self._b = np.concatenate([b for _, b, _ in ties] or none)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from secateur.graph.labels import Labels, broadcast, compressed, dropped, fresh, laid, line, varying
 
 
-@dataclass(frozen=True)
-class ParameterAxis:
+class ParameterAxis(NamedTuple):
     """One axis of one parameter or buffer; its labels are ``start .. start + size - 1``."""
 
     tensor: str
@@ -47,16 +48,14 @@ class Grid:
         return compressed(self.system, self.axes)
 
 
-@dataclass(frozen=True)
-class AxisRef:
+class AxisRef(NamedTuple):
     """One axis of an activation or of a contraction, as far as it can be cut: its systems and where it lies in them."""
 
     size: int
     systems: tuple[tuple[Tensor, int], ...] = ()
 
 
-@dataclass(frozen=True)
-class Term:
+class Term(NamedTuple):
     """Multiply-accumulates of one contraction: ``coefficient * product of the axes' extents``."""
 
     module: str
@@ -108,7 +107,8 @@ class Ledger:
     def __init__(self) -> None:
         self.count = 1
         self.axes: list[ParameterAxis] = []
-        self.ties: list[tuple[Tensor, Tensor, str]] = []
+        #: Labels that share their fate place by place, as arrays, and where they met.
+        self.ties: list[tuple[np.ndarray, np.ndarray, str]] = []
         self.grids: dict[tuple, Grid] = {}
         self.terms: list[Term] = []
         self.sites: list[Site] = []
@@ -119,7 +119,7 @@ class Ledger:
         self.spread: set[int] = set()
         self._locks: list[tuple[Tensor, str]] = []
         #: Ties that may contain a fixed index, and how many locks there were before each.
-        self._unexamined: list[tuple[Tensor, Tensor, str, int]] = []
+        self._unexamined: list[tuple[np.ndarray, np.ndarray, str, int]] = []
         self._unexamined_size = 0
         self._roles: dict[int, set[str]] = {}
         self._role_notes: list[tuple[Tensor, str]] = []
@@ -144,24 +144,25 @@ class Ledger:
             return
         if a.dim() != 1:
             a, b = a.reshape(-1), b.reshape(-1)
-        self.ties.append((a, b, where))
-        self._unexamined.append((a, b, where, len(self._locks)))
-        self._unexamined_size += a.numel()
+        one, other = a.numpy(), b.numpy()
+        self.ties.append((one, other, where))
+        self._unexamined.append((one, other, where, len(self._locks)))
+        self._unexamined_size += len(one)
         if self._unexamined_size > _AT_ONCE:
             self._examine()
 
     def _examine(self) -> None:
         """Lock what was tied to a fixed index. Hardly any tie has one, so many are looked at together."""
         ties, self._unexamined, self._unexamined_size = self._unexamined, [], 0
-        if not ties or bool(torch.cat([t for a, b, _, _ in ties for t in (a, b)]).all()):
+        if not ties or np.concatenate([labels for a, b, _, _ in ties for labels in (a, b)]).all():
             return
         inserted = 0
         for a, b, where, before in ties:
             for one, other in ((a, b), (b, a)):
                 met = one[other == 0]
-                if bool(met.any()):
+                if met.any():
                     # Where it would be had the tie been looked at at once: the first lock of a unit gives its reason.
-                    self._locks.insert(before + inserted, (met, f"meets a fixed axis in {where}"))
+                    self._locks.insert(before + inserted, (torch.from_numpy(met), f"meets a fixed axis in {where}"))
                     inserted += 1
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -231,7 +231,7 @@ class Prober:
         """Do not hold the numbers of a module against a cut: they follow the values; verification judges them."""
         operations = self.recorded.operations
         module = operations[failure.index].module
-        operations[:] = [replace(o, numbers=()) if o.module == module else o for o in operations]
+        operations[:] = [o._replace(numbers=()) if o.module == module else o for o in operations]
         return self.findings.bind([])
 
     def _parameters(self, modules: set[str]) -> np.ndarray:

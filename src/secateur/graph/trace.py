@@ -75,7 +75,7 @@ class PruningGraph:
 
     def is_skipped(self, path: str) -> bool:
         """Whether a module, or a tensor, belongs to a block that is left out."""
-        return any(path == b.name or path.startswith(f"{b.name}.") for b in self.skipped)
+        return bool(self.skipped) and any(path == b.name or path.startswith(f"{b.name}.") for b in self.skipped)
 
     def without(self, *names: str) -> PruningGraph:
         """The same graph with residual blocks left out: plans made from it cut those, and its costs lack them.
@@ -272,9 +272,14 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
     Raises:
         InputError: the model does not run on the example inputs, or is of a kind that cannot be traced.
     """
+    # What the trace needs no longer is gone by the time the collector is back.
     with one_thread(), no_collection():
-        recorded = capture(model, example_inputs)
-        graph = PruningGraph(model, recorded, probe(recorded))
+        return _trace(model, example_inputs)
+
+
+def _trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
+    recorded = capture(model, example_inputs)
+    graph = PruningGraph(model, recorded, probe(recorded))
     if model.training:
         graph.warnings.append("the model is in training mode; it was traced in evaluation mode and left as it was")
     if recorded.idle:
