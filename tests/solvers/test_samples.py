@@ -18,6 +18,7 @@ from secateur.solvers import (
     Grams,
     LayerAccumulator,
     Samples,
+    contributions,
     fit_scales,
     fit_weights,
     remove_greedily,
@@ -122,6 +123,18 @@ def test_contributions_are_those_of_the_products(layer: Callable, c: int, k: int
     kept = remove_greedily(ours).kept(count)
     assert kept.tolist() == remove_greedily(theirs).kept(count).tolist()
     same(fit_scales(ours, kept).scales, fit_scales(theirs, kept).scales, 1e-4)
+
+
+@LAYERS
+def test_contributions_come_out_the_same_in_both_ways(
+    layer: Callable, c: int, k: int, samples: int, monkeypatch: pytest.MonkeyPatch
+):
+    x, weights, y = layer(samples, c, k, 6)
+    found, w = gather(x, y), weights.double().flatten(1)
+    expected = torch.einsum("sck,nck->csn", x.double(), weights.double()).flatten(1)
+    monkeypatch.setattr(contributions, "_NUMBERS", 7 * c * 6)  # seven samples at a time
+    for way in (contributions._by_samples, contributions._by_products):
+        same(way(found, w).triu(), (expected @ expected.T).triu(), 1e-12)
 
 
 def test_one_sample_and_columns_that_never_change_leave_the_weights_to_the_intercept(layer: Callable):

@@ -10,10 +10,13 @@ from torch import Tensor
 from secateur._errors import UsageError
 from secateur.solvers.gathering import Gathered
 from secateur.solvers.gram import GramAccumulator
+from secateur.solvers.samples import Samples
 
 #: Channels whose products are made at a time, and about how many columns at most: bounds the memory of a layer of
 #: thousands of columns.
 _CHANNELS, _COLUMNS = 64, 4096
+#: Numbers in the contributions of the samples that are taken at a time.
+_NUMBERS = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +56,9 @@ class Contributions:
         if not bool(torch.isfinite(weights).all()):
             raise UsageError("the weights hold values that are not finite; load weights that are")
         w = weights.detach().double().cpu().reshape(n, c * k)
-        gram = torch.empty(c, c, dtype=torch.float64)
-        step = max(1, min(_CHANNELS, _COLUMNS // k))
-        for start in range(0, c, step):
-            stop = min(start + step, c)
-            rows = slice(start * k, stop * k)
-            # From the diagonal on: the rest is its mirror image.
-            part = layer.products(rows, slice(start * k, None)) * (w[:, rows].T @ w[:, start * k :])
-            gram[start:stop, start:] = part.reshape(stop - start, k, c - start, k).sum((1, 3))
-        gram = gram.triu()
+        # Multiplications on either way; those of the long, narrow products take half as long again.
+        few = 1.5 * layer.samples * n * (c + 2 * k) < (layer.samples + n) * k * k * c
+        gram = (_by_samples(layer, w) if few and isinstance(layer, Samples) else _by_products(layer, w)).triu()
         target = (layer.xty * w.T).sum(1).reshape(c, k).sum(1)
         norms = w.reshape(n, c, k).square().sum((0, 2)).sqrt()
         return cls(gram + gram.triu(1).T, target, float(layer.yty.sum()), norms, layer.samples, layer.rounding)
@@ -101,6 +98,35 @@ class Contributions:
         b = scales.detach().double().cpu()
         total = self.energy - 2 * float(b @ self.target[kept]) + float(b @ self.gram[kept][:, kept] @ b)
         return max(0.0, total) / self.samples
+
+
+def _by_products(layer: Gathered, w: Tensor) -> Tensor:
+    """⟨Z_c, Z_c'⟩ for c' ≥ c, from the products of the inputs and those of the weights ``w`` [n, ck]."""
+    c, k = layer.channels, layer.taps
+    gram = torch.empty(c, c, dtype=torch.float64)
+    for start, stop in _panels(c, min(_CHANNELS, _COLUMNS // k)):
+        rows = slice(start * k, stop * k)
+        part = layer.products(rows, slice(start * k, None)) * (w[:, rows].T @ w[:, start * k :])
+        gram[start:stop, start:] = part.reshape(stop - start, k, c - start, k).sum((1, 3))
+    return gram
+
+
+def _by_samples(layer: Samples, w: Tensor) -> Tensor:
+    """The same from the contributions themselves: less work where samples are few and taps are many."""
+    c, k, n = layer.channels, layer.taps, layer.outputs
+    slices = w.reshape(n, c, k).permute(1, 2, 0)
+    gram = torch.zeros(c, c, dtype=torch.float64)
+    for x in layer.x.split(max(1, _NUMBERS // (c * n))):
+        z = torch.bmm(x.double().reshape(-1, c, k).transpose(0, 1), slices).flatten(1)
+        for start, stop in _panels(c, _CHANNELS):
+            gram[start:stop, start:].addmm_(z[start:stop], z[start:].T)
+    return gram
+
+
+def _panels(channels: int, step: int) -> list[tuple[int, int]]:
+    """Channels of which the products are made at a time, from the diagonal on: the rest is its mirror image."""
+    step = max(1, step)
+    return [(start, min(start + step, channels)) for start in range(0, channels, step)]
 
 
 def checked_count(count: int, channels: int) -> int:
