@@ -225,8 +225,8 @@ def cut_down(
     masks = method.masks(judged, goal, evidence) if isinstance(method, WeightMethod) else None
     plan, scores = _planned(judged, method, goal, evidence) if masks is None else _sparse(judged, masks)
     plan = plan.explain(method=method.name)
-    trail.notes += method.notes(evidence)
     dense = method.refit(judged, plan, evidence)
+    trail.notes += method.notes(evidence)
     if masks is not None:
         dense = masks.applied(dense)
         trail.notes.append(

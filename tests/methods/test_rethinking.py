@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 import secateur as sc
 from secateur._errors import BudgetError, FileError, UnknownName, UsageError
 from secateur.budget import Budget, Goal
+from secateur.demo import summary
 from secateur.graph import PruningGraph, trace
 from secateur.methods import SFP, SSS, Evidence, Lottery, Magnitude, Reconstruction, Slimming, ThiNet
 from secateur.methods.sfp import SoftZero
@@ -119,6 +123,30 @@ def test_refitting_brings_the_outputs_nearer(method: Any, kind: type[nn.Module])
     scores = sc.score(graph, "l1")
     smallest = make_plan(graph, {n: torch.argsort(scores[n], descending=True)[:w].tolist() for n, w in widths.items()})
     assert refitted < output_error(model, cut(model, smallest), unseen)
+
+
+@pytest.mark.parametrize("method", ["reconstruction", "thinet"])
+def test_the_card_says_where_channels_are_dependent(method: str, tmp_path: Path):
+    """All channels of two layers are two of them, read in other proportions, and one is dead."""
+    model = built()
+    for name, reader in (("a", "b.0"), ("b", "c.0")):
+        layer, norm, behind = (model.get_submodule(n) for n in (f"{name}.0", f"{name}.1", reader))
+        index = torch.arange(len(norm.weight)) % 2  # type: ignore[arg-type]
+        with torch.no_grad():
+            for tensor in (layer.weight, norm.weight, norm.bias):
+                tensor.copy_(tensor[index])  # type: ignore[index,operator]
+            behind.weight.copy_(behind.weight[:, index] * torch.linspace(1, 2, len(index))[:, None, None])  # type: ignore[index,operator]
+            norm.weight[0] = norm.bias[0] = 0.0  # type: ignore[index,operator]
+    card = prune(model, method, out=tmp_path).card
+    what = {"reconstruction": "the inputs of the kept channels", "thinet": "the contributions of the kept channels"}
+    (note,) = [note for note in card.notes if note.startswith(f"{method}: {what[method]}")]
+    assert re.search(r"solved with a ridge of 1e-0\d of the trace \(2 layers: b\.0, c\.0\)$", note)
+    # In the terminal, in the report, and not of a network that needs none.
+    console = Console(record=True, width=200)
+    summary(console, card, tmp_path)
+    assert note in console.export_text()
+    assert note in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not any("ridge" in note for note in prune(built(), method).card.notes)
 
 
 def test_reconstruction_of_all_channels_changes_nothing():

@@ -1,4 +1,4 @@
-"""A network with a layer of more inputs than there are samples is refitted as by the products of the samples."""
+"""Layers of more inputs than samples, and what is said of layers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import torch
 from torch import nn
 
 from secateur import trace
-from secateur.solvers import GramAccumulator, Grams, Samples, select_by_lasso
+from secateur.solvers import GramAccumulator, Grams, Samples
 from secateur.surgery import (
     Calibration,
     Refitter,
+    by_lasso,
+    by_removal,
     by_scales,
     by_weights,
     choose_in_order,
     cut,
     make_plan,
+    merged,
     refit_in_order,
 )
 
@@ -40,7 +43,7 @@ def refitter(compensate: bool) -> Refitter:
 
 def pruned(refitter: Refitter, fit: Any) -> tuple[dict[str, list[int]], nn.Module]:
     widths = {group.name: group.width // 2 for group in refitter.graph.prunable}
-    keep = choose_in_order(refitter, widths, lambda c, count: select_by_lasso(c, count).kept, fit)
+    keep = choose_in_order(refitter, widths, by_lasso, fit)
     plan = make_plan(refitter.graph, keep)
     return keep, cut(refit_in_order(refitter, plan, fit), plan)
 
@@ -50,13 +53,14 @@ def test_the_network_is_that_of_the_products(refitter: Refitter, fit: Any, monke
     model = refitter.graph.model
     assert isinstance(refitter.gathered(model, "3"), Samples)
     keep, ours = pruned(refitter, fit)
-    notes, refitter.notes = refitter.notes, []
+    remarks, refitter.remarks = refitter.remarks, []
     monkeypatch.setattr("secateur.surgery.refit.LayerAccumulator", ByProducts)
     assert isinstance(refitter.gathered(model, "3"), Grams)
     same, theirs = pruned(refitter, fit)
     assert keep == same
-    assert notes == refitter.notes
-    assert any(note.startswith("3: the inputs") and "ridge" in note for note in notes) == (fit is by_weights)
+    assert remarks == refitter.remarks
+    dependent = [path for path, note in remarks if note.startswith("the inputs") and "ridge" in note]
+    assert set(dependent) == ({"3"} if fit is by_weights else set())
     before = cut(model, make_plan(refitter.graph, keep))
     for path in ("0.weight", "3.weight"):
         ours_, theirs_, old = (m.get_parameter(path) for m in (ours, theirs, before))
@@ -77,3 +81,17 @@ def test_of_all_weights_that_fit_the_nearest_to_the_old_ones_are_taken(refitter:
         torch.testing.assert_close(moved, nearest, rtol=1e-6, atol=1e-8)
         torch.testing.assert_close(small(images), model(images), rtol=1e-6, atol=1e-7)
         assert float(missing.abs().max()) > 0.1
+
+
+def test_remarks_of_one_kind_become_one_line():
+    ridge = "solved with a ridge of {}"
+    said = [("a.1", ridge.format("1e-05")), ("b", ridge.format("1e-05")), ("a.1", ridge.format("1e-05"))]
+    assert merged(said[:1]) == ["solved with a ridge of 1e-05 (layer a.1)"]
+    assert merged(said) == ["solved with a ridge of 1e-05 (2 layers: a.1, b)"]
+    said += [("c", "the path was given up"), *((name, ridge.format("1e-03")) for name in "defg")]
+    assert merged(said) == [
+        "solved with a ridge of 1e-05 to 1e-03 (6 layers: a.1, b, d and 3 more)",
+        "the path was given up (layer c)",
+    ]
+    assert merged([("a", "12 of 20"), ("b", "9 of 30")]) == ["9 to 12 of 20 to 30 (2 layers: a, b)"]
+    assert merged([]) == []

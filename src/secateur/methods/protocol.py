@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import nn
@@ -14,7 +14,7 @@ from secateur._errors import UnknownName, UsageError
 from secateur.budget import Goal
 from secateur.graph import PruningGraph
 from secateur.scores import Scores
-from secateur.surgery import Masks, Plan
+from secateur.surgery import Masks, Plan, Remark, merged
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,13 @@ class Evidence:
         data: batches ``(x, y)``, or ``None``.
         seed: for methods that draw numbers.
         law: what the method trained the network under, when that is over; ``None`` if it did not.
+        remarks: what the stages append of single layers, ``(layer, line)``, for :meth:`Method.notes`.
     """
 
     data: Iterable[Any] | None = None
     seed: int = 0
     law: Law | None = None
+    remarks: list[Remark] = field(default_factory=list)
 
 
 class Law:
@@ -157,8 +159,8 @@ class Method(ABC):
         return graph.model
 
     def notes(self, evidence: Evidence) -> list[str]:
-        """What the card should say of how it went."""
-        return []
+        """What the card should say of how it went, after the last stage: by default the remarks on single layers."""
+        return [f"{self.name}: {line}" for line in merged(evidence.remarks)]
 
     def files(self, graph: PruningGraph, plan: Plan, evidence: Evidence) -> Mapping[str, str]:
         """What should lie in the run's folder beside its usual files: texts by name."""

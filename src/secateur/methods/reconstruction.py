@@ -19,17 +19,21 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from secateur.graph import PruningGraph, select_channels
 from secateur.methods.protocol import Evidence, Method
 from secateur.scores import Scores, score
-from secateur.solvers import Contributions, select_by_lasso
-from secateur.surgery import Calibration, Plan, Refitter, by_weights, choose_in_order, contributions_of, refit_in_order
-
-
-def _by_lasso(contributions: Contributions, count: int) -> Tensor:
-    return select_by_lasso(contributions, count).kept
+from secateur.surgery import (
+    Calibration,
+    Plan,
+    Refitter,
+    by_lasso,
+    by_weights,
+    choose_in_order,
+    contributions_of,
+    refit_in_order,
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,13 @@ class Reconstruction(Method):
         return select_channels(model, example_inputs) if self.selectors else model
 
     def _refitter(self, graph: PruningGraph, evidence: Evidence) -> Refitter:
-        return Refitter(graph, Calibration(evidence.data or (), self.images, self.positions, evidence.seed))
+        calibration = Calibration(evidence.data or (), self.images, self.positions, evidence.seed)
+        return Refitter(graph, calibration, remarks=evidence.remarks)
 
     def choose(
         self, graph: PruningGraph, widths: Mapping[str, int], evidence: Evidence
     ) -> Mapping[str, Sequence[int]] | None:
-        return choose_in_order(self._refitter(graph, evidence), widths, _by_lasso, by_weights)
+        return choose_in_order(self._refitter(graph, evidence), widths, by_lasso, by_weights)
 
     def judge(self, graph: PruningGraph, evidence: Evidence) -> Scores:
         """The energy of what every unit adds to the layers that read it; where no plain layer does, its absolute

@@ -22,7 +22,16 @@ from secateur.graph import PruningGraph, select_channels
 from secateur.methods.protocol import Evidence, Method
 from secateur.scores import Scores, score
 from secateur.solvers import remove_greedily
-from secateur.surgery import Calibration, Plan, Refitter, by_scales, choose_in_order, contributions_of, refit_in_order
+from secateur.surgery import (
+    Calibration,
+    Plan,
+    Refitter,
+    by_removal,
+    by_scales,
+    choose_in_order,
+    contributions_of,
+    refit_in_order,
+)
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,12 @@ class ThiNet(Method):
 
     def _refitter(self, graph: PruningGraph, evidence: Evidence) -> Refitter:
         calibration = Calibration(evidence.data or (), self.images, self.positions, evidence.seed)
-        return Refitter(graph, calibration, compensate=False)
+        return Refitter(graph, calibration, compensate=False, remarks=evidence.remarks)
 
     def choose(
         self, graph: PruningGraph, widths: Mapping[str, int], evidence: Evidence
     ) -> Mapping[str, Sequence[int]] | None:
-        return choose_in_order(
-            self._refitter(graph, evidence), widths, lambda c, count: remove_greedily(c).kept(count), by_scales
-        )
+        return choose_in_order(self._refitter(graph, evidence), widths, by_removal, by_scales)
 
     def judge(self, graph: PruningGraph, evidence: Evidence) -> Scores:
         """The order of removal in the uncut network; groups that no plain layer reads by their absolute weights."""

@@ -12,11 +12,15 @@ from secateur.surgery.plan import GroupPlan as GroupPlan
 from secateur.surgery.plan import Plan as Plan
 from secateur.surgery.plan import make_plan as make_plan
 from secateur.surgery.refit import Refitter as Refitter
+from secateur.surgery.refit import by_lasso as by_lasso
+from secateur.surgery.refit import by_removal as by_removal
 from secateur.surgery.refit import by_scales as by_scales
 from secateur.surgery.refit import by_weights as by_weights
 from secateur.surgery.refit import choose_in_order as choose_in_order
 from secateur.surgery.refit import contributions_of as contributions_of
 from secateur.surgery.refit import refit_in_order as refit_in_order
+from secateur.surgery.remarks import Remark as Remark
+from secateur.surgery.remarks import merged as merged
 from secateur.surgery.skip import silenced as silenced
 from secateur.surgery.sparse import Hold as Hold
 from secateur.surgery.sparse import Masks as Masks

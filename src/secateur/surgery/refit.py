@@ -16,16 +16,37 @@ import torch
 from torch import Tensor, nn
 
 from secateur.graph import PruningGraph
-from secateur.solvers import Contributions, Gathered, LayerAccumulator, fit_scales, fit_weights
+from secateur.solvers import (
+    Contributions,
+    Gathered,
+    LayerAccumulator,
+    fit_scales,
+    fit_weights,
+    remove_greedily,
+    select_by_lasso,
+)
 from secateur.surgery.calibration import Calibration, Closing, closings, is_reader, readers_of, weight_of
 from secateur.surgery.cut import cut
 from secateur.surgery.plan import Plan
 from secateur.surgery.ranges import from_runs
+from secateur.surgery.remarks import Remark
 
-#: ``select(contributions, count)``: int64 [count], the channels that stay.
-Select = Callable[[Contributions, int], Tensor]
+#: ``select(contributions, count)``: int64 [count], the channels that stay, with notes.
+Select = Callable[[Contributions, int], "tuple[Tensor, tuple[str, ...]]"]
 #: ``fit(layer, kept, weights)``: [outputs, kept, taps], what the kept channels' weights become, with notes.
 Fit = Callable[[Gathered, Tensor, Tensor], "tuple[Tensor, tuple[str, ...]]"]
+
+
+def by_lasso(contributions: Contributions, count: int) -> tuple[Tensor, tuple[str, ...]]:
+    """The channels that a LASSO keeps."""
+    found = select_by_lasso(contributions, count)
+    # The scales that the selection fits for its errors are not those of the network.
+    return found.kept, tuple(note for note in found.notes if note not in found.fit.notes)
+
+
+def by_removal(contributions: Contributions, count: int) -> tuple[Tensor, tuple[str, ...]]:
+    """The channels that are left when those that are missed least go one after another."""
+    return remove_greedily(contributions).kept(count), ()
 
 
 def by_weights(layer: Gathered, kept: Tensor, weights: Tensor) -> tuple[Tensor, tuple[str, ...]]:
@@ -66,15 +87,22 @@ class Refitter:
         calibration: images and places.
         compensate: choose units by what the uncut network gives, make up for what shortcuts lost, and fit every layer;
             otherwise units are chosen by what the layer itself gives, and only layers that lose inputs are fitted.
+        remarks: what the solvers note of the layers is appended to it.
     """
 
-    def __init__(self, graph: PruningGraph, calibration: Calibration, compensate: bool = True):
+    def __init__(
+        self,
+        graph: PruningGraph,
+        calibration: Calibration,
+        compensate: bool = True,
+        remarks: list[Remark] | None = None,
+    ):
         self.graph, self.calibration, self.compensate = graph, calibration, compensate
         paths = [name for name, m in graph.model.named_modules() if is_reader(m) and not graph.is_skipped(name)]
         self.order = calibration.order(graph.model, paths)
         self.blocks = {p: c for p, c in closings(graph).items() if p in self.order} if compensate else {}
         self.reference = Reference.of(graph.model, calibration, self.blocks, self.order)
-        self.notes: list[str] = []
+        self.remarks: list[Remark] = [] if remarks is None else remarks
 
     def gathered(
         self,
@@ -145,14 +173,15 @@ def choose_in_order(refitter: Refitter, widths: Mapping[str, int], select: Selec
     for name in sorted((n for n in readers if readers[n]), key=lambda n: min(place[p] for p in readers[n])):
         own = not refitter.compensate
         parts = {p: refitter.gathered(model, p, columns, own_target=own) for p, columns in readers[name].items()}
-        kept = select(_together(model, parts, readers[name]), widths[name])
+        kept, notes = select(_together(model, parts, readers[name]), widths[name])
+        refitter.remarks += [(path, note) for path in parts for note in notes]
         keep[name] = kept.tolist()
         for path, columns in readers[name].items():
             weight: Any = model.get_submodule(path).weight
             flat = weight_of(model.get_submodule(path))
             units = flat[:, columns.flatten()].reshape(len(flat), len(columns), -1)
             new, notes = fit(parts[path], kept, units)
-            refitter.notes += [f"{path}: {note}" for note in notes]
+            refitter.remarks += [(path, note) for note in notes]
             fresh = torch.zeros_like(units)
             fresh[:, kept] = new.to(fresh)
             changed = flat.clone()
@@ -209,7 +238,7 @@ def refit_in_order(refitter: Refitter, plan: Plan, fit: Fit) -> nn.Module:
         old = weight_of(layer)
         found = refitter.gathered(small, path, outputs=rows)
         new, notes = fit(found, torch.arange(old.shape[1]), old)
-        refitter.notes += [f"{path}: {note}" for note in notes]
+        refitter.remarks += [(path, note) for note in notes]
         own: Any = layer.weight
         with torch.no_grad():
             own.copy_(new.to(own.dtype).reshape(own.shape))
