@@ -1,4 +1,4 @@
-"""Layers of more inputs than samples, and what is said of layers."""
+"""Layers of more inputs than samples, layers of a single place, and what is said of layers."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from secateur.surgery import (
     merged,
     refit_in_order,
 )
+from secateur.testing.toys import Residual
 
 
 class ByProducts(GramAccumulator):
@@ -81,6 +82,59 @@ def test_of_all_weights_that_fit_the_nearest_to_the_old_ones_are_taken(refitter:
         torch.testing.assert_close(moved, nearest, rtol=1e-6, atol=1e-8)
         torch.testing.assert_close(small(images), model(images), rtol=1e-6, atol=1e-7)
         assert float(missing.abs().max()) > 0.1
+
+
+@pytest.fixture
+def flat() -> tuple[nn.Module, list[torch.Tensor]]:
+    """A network whose last two layers are linear ones on flat features, and 60 images."""
+    torch.manual_seed(0)
+    head = (nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 5))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), *head).double().eval()
+    return model, [torch.randn(20, 3, 8, 8, dtype=torch.float64) for _ in range(3)]
+
+
+def test_a_layer_of_a_single_place_is_looked_at_once_per_image(flat: Any):
+    model, batches = flat
+    calibration = Calibration(batches, positions=7)
+    seen = list(calibration.watch(model, {}, "0", "4", "6"))
+    assert {path: [len(rows.x) for _, p, rows in seen if p == path] for path in ("0", "4", "6")} == {
+        "0": [140, 140, 140],
+        "4": [20, 20, 20],
+        "6": [20, 20, 20],
+    }
+    features = [model[:4](batch) for batch in batches]
+    assert all(torch.equal(rows.x[:, :, 0], features[number]) for number, path, rows in seen if path == "4")
+
+
+class Repeats(Calibration):
+    """Looks at a single place as often as at many."""
+
+    def places(self, path: str, number: int, images: int, size: int) -> Any:
+        image, place = super().places(path, number, images, size)
+        return (image, place) if size > 1 else (image.repeat_interleave(self.positions), place.repeat(self.positions))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["flat", "read by a convolution and a linear layer"])
+@pytest.mark.parametrize(("select", "fit"), [(by_lasso, by_weights), (by_removal, by_scales)])
+def test_repeats_of_a_single_place_would_change_nothing(flat: Any, select: Any, fit: Any, shared: bool):
+    model, batches = flat
+    if shared:
+        model = Residual().double().eval()
+        with torch.no_grad():
+            model.head.weight *= torch.rand(6) * 4
+    last = "head.weight" if shared else "6.weight"
+    graph = trace(model, batches[0])
+    widths = {group.name: group.width // 2 for group in graph.prunable}
+    found = []
+    for kind in (Calibration, Repeats):
+        refitter = Refitter(graph, kind(batches, positions=10), fit is by_weights)
+        keep = choose_in_order(refitter, widths, select, fit)
+        found.append((keep, refit_in_order(refitter, make_plan(graph, keep), fit).state_dict()))
+    (ours, once), (theirs, often) = found
+    assert ours == theirs, (ours, theirs)
+    for name, tensor in once.items():
+        torch.testing.assert_close(tensor, often[name], rtol=1e-9, atol=1e-11)
+    assert not torch.equal(once[last], model.state_dict()[last])
 
 
 def test_remarks_of_one_kind_become_one_line():

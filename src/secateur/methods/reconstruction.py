@@ -42,7 +42,7 @@ class Reconstruction(Method):
 
     Args:
         images: calibration images; by default up to 2,000 (the paper takes 5,000).
-        positions: places of a layer's output per image.
+        positions: places of a layer's output per image; one where there is but one, as behind a flatten.
         selectors: put a channel sampler in front of every residual block, so that its first layer reads channels of
             its own and the stream stays whole, as the paper does (:func:`secateur.select_channels`).
     """

@@ -40,7 +40,7 @@ class ThiNet(Method):
 
     Args:
         images: calibration images; by default up to 2,000 (the paper takes about 10 of every class).
-        positions: places of a layer's output per image.
+        positions: places of a layer's output per image; one where there is but one, as behind a flatten.
         selectors: leave residual streams whole, and let every block choose the channels that it reads
             (:func:`secateur.select_channels`); the paper leaves them whole without.
     """

@@ -91,7 +91,7 @@ class Calibration:
     Args:
         data: batches ``(x, y)`` or bare ``x``.
         images: how many are taken; more than there are is refused. ``None``: up to 2,000.
-        positions: places of each layer's output per image.
+        positions: places of each layer's output per image; where there is but one place, it is looked at once.
         seed: of the places.
 
     Raises:
@@ -144,8 +144,10 @@ class Calibration:
         """Image and place of every sample of a layer in a batch."""
         label = sum((k + 1) * ord(c) for k, c in enumerate(path))
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + label * 8191 + number) % 2**63)
-        place = torch.randint(size, (images * self.positions,), generator=generator)
-        return torch.arange(images).repeat_interleave(self.positions), place
+        # The same place again would say nothing new.
+        positions = 1 if size == 1 else self.positions
+        place = torch.randint(size, (images * positions,), generator=generator)
+        return torch.arange(images).repeat_interleave(positions), place
 
 
 class _Enough(Exception):

@@ -212,11 +212,13 @@ def _together(model: nn.Module, parts: Mapping[str, Gathered], columns: Mapping[
     if len(found) == 1:
         return found[0]
     shares = [1 / c.energy if c.energy > 0 else 0.0 for c in found]
+    # Slices of the weights are no sums over the samples, of which a layer of a single place has fewer.
+    single = [s * c.samples / found[0].samples for s, c in zip(shares, found)]
     return Contributions(
         gram=sum((s * c.gram for s, c in zip(shares, found)), torch.zeros_like(found[0].gram)),
         target=sum((s * c.target for s, c in zip(shares, found)), torch.zeros_like(found[0].target)),
         energy=float(sum(s * c.energy for s, c in zip(shares, found))),
-        norms=sum((s * c.norms**2 for s, c in zip(shares, found)), torch.zeros_like(found[0].norms)).sqrt(),
+        norms=sum((s * c.norms**2 for s, c in zip(single, found)), torch.zeros_like(found[0].norms)).sqrt(),
         samples=found[0].samples,
         rounding=max(c.rounding for c in found),
     )
