@@ -5,10 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from secateur._errors import InputError
 from secateur.graph import leaves
 from secateur.graph.capture import Capture, capture
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """A norm and an activation in one layer, with the function of PyTorch called in a way of its own."""
+
+    def __init__(self, *given: str, training: bool = False):
+        super().__init__(4)
+        self.given, self.mode = given, training
+
+    def forward(self, input: Tensor) -> Tensor:
+        named = {name: getattr(self, name) for name in self.given}
+        return functional.batch_norm(input, self.running_mean, self.running_var, training=self.mode, **named).relu()
+
 
 IMAGES, ROWS, SEQUENCE, SIGNAL = (torch.zeros(shape) for shape in ((2, 4, 8, 9), (3, 4), (2, 5, 4), (2, 4, 9)))
 CASES: list[tuple[nn.Module, Tensor]] = [
@@ -24,6 +38,9 @@ CASES: list[tuple[nn.Module, Tensor]] = [
     (nn.BatchNorm2d(4), IMAGES),
     (nn.BatchNorm2d(4, affine=False, momentum=None), IMAGES),
     (nn.BatchNorm2d(4, track_running_stats=False), IMAGES),
+    *[(OwnNorm(*given), IMAGES) for given in ((), ("weight", "bias"), ("bias", "eps", "momentum"))],
+    (OwnNorm("weight", training=True), IMAGES),
+    (OwnNorm(), ROWS),
     (nn.LayerNorm(4), SEQUENCE),
     (nn.LayerNorm([5, 4], elementwise_affine=False), SEQUENCE),
     (nn.LayerNorm(4, bias=False), SEQUENCE),
@@ -77,6 +94,7 @@ def test_a_layer_is_seen_as_through_pytorch(layer: nn.Module, x: Tensor, monkeyp
     model = Surrounded(layer, x)
     direct = capture(model, x)
     monkeypatch.setattr(leaves, "LEAVES", {})
+    monkeypatch.setattr(leaves, "FUNCTIONS", {})
     through = capture(model, x)
     assert seen(direct) == seen(through)
     assert direct.entering.keys() == through.entering.keys()
@@ -104,3 +122,9 @@ def test_what_a_user_changed_about_a_layer_counts() -> None:
 def test_a_layer_that_refuses_says_so_itself() -> None:
     with pytest.raises(InputError, match="running_mean should contain 5 elements not 4"):
         capture(nn.Sequential(nn.Conv2d(4, 5, 1), nn.BatchNorm2d(4)), IMAGES)
+
+
+def test_a_function_that_refuses_says_so_itself() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 5, 1), OwnNorm())
+    with pytest.raises(InputError, match="running_mean should contain 5 elements not 4"):
+        capture(model, IMAGES)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from secateur._errors import InputError
+from secateur.graph import leaves
 from secateur.graph.admit import admitted, does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
 from secateur.graph.clone import Copy, Mould
@@ -308,6 +309,14 @@ class Run(Dispatch):
             self.entering.setdefault(path, []).extend(entering)
         return output
 
+    def function(self, func: Any, args: tuple, kwargs: dict) -> Tensor | None:
+        """Run a function of PyTorch that the model's own code calls, if it is one that can be run directly."""
+        direct = leaves.FUNCTIONS.get(func)
+        if direct is None:
+            return None
+        with undispatched():
+            return direct(self.operation, *args, **kwargs)
+
     def entered(self, module: str, args: tuple, kwargs: dict) -> None:
         """Note what enters a module."""
         with unheard():
@@ -377,7 +386,7 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     memory.mark(tensors(inputs))
     label_parameters(ledger, skeleton.tensors)
     run = Run(ledger, skeleton, memory)
-    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, lambda t: bool(run.labels(t).systems))
+    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, lambda t: bool(run.labels(t).systems), run.function)
     with plain_kernels(), run.stack, watch, run:
         output = skeleton.model(*inputs[0], **inputs[1])
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]

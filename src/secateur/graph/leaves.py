@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 _ATEN = torch.ops.aten
 
@@ -112,15 +113,41 @@ _DIMS = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
 def batch_norm(layer: Any, x: Tensor, perform: Perform) -> Tensor | None:
     parameters, buffers = layer._parameters, layer._buffers
     vectors = parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]
-    shape = x.shape
-    if len(shape) not in _DIMS[type(layer)] or vectors[2] is None or vectors[3] is None:
+    if x.dim() not in _DIMS[type(layer)]:
         return None
-    channels = shape[1:2]
+    return _normalised(x, vectors, layer.momentum or 0.0, layer.eps, perform)
+
+
+def _normalised(x: Tensor, vectors: tuple, momentum: float, eps: float, perform: Perform) -> Tensor | None:
+    """A batch norm by its running statistics; ``vectors`` are weight, bias, mean and variance."""
+    if x.dim() < 2 or vectors[2] is None or vectors[3] is None:
+        return None
+    channels = x.shape[1:2]
     for t in vectors:
         if t is not None and t.shape != channels:
             return None
-    args = (x, *vectors, False, layer.momentum or 0.0, layer.eps)
-    return perform(_ATEN.native_batch_norm.default, args, {}, _given(x, *vectors))[0]
+    return perform(_ATEN.native_batch_norm.default, (x, *vectors, False, momentum, eps), {}, _given(x, *vectors))[0]
+
+
+def _batch_norm_function(
+    perform: Perform,
+    x: Any,
+    mean: Any,
+    variance: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if training or type(x) is not Tensor or not x.is_meta:
+        return None
+    return _normalised(x, (weight, bias, mean, variance), momentum, eps, perform)
+
+
+#: The same for functions that the layers of others call: ``function(perform, arguments)``. A norm with an
+#: activation in it calls this one.
+FUNCTIONS: dict[Any, Callable[..., Tensor | None]] = {functional.batch_norm: _batch_norm_function}
 
 
 @_leaf(nn.LayerNorm)

@@ -53,18 +53,27 @@ class SizeWatch(TorchFunctionMode):
         handled: whether the model's code read a size that a cut may change, or gave one to a function.
     """
 
-    def __init__(self, modules: dict[str, nn.Module], path: Callable[[], str], labelled: Callable[[Tensor], bool]):
+    def __init__(
+        self,
+        modules: dict[str, nn.Module],
+        path: Callable[[], str],
+        labelled: Callable[[Tensor], bool],
+        run: Callable[[Any, tuple, dict], Tensor | None],
+    ):
         """Args:
         modules: of the model that runs, by their paths.
         path: of the module whose code is running.
         labelled: whether a cut may change the size of a tensor.
+        run: runs a function directly, or gives ``None`` where PyTorch has to.
         """
         super().__init__()
         self.handled = False
-        self._modules, self._path, self._labelled = modules, path, labelled
+        self._modules, self._path, self._labelled, self._run = modules, path, labelled, run
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if (out := self._run(func, args, kwargs)) is not None:
+            return out
         if not self.handled and (name := func.__name__) not in _SIZELESS:
             self.handled = not self._is_sizeless(name, func, args, kwargs)
         return func(*args, **kwargs)

@@ -56,6 +56,12 @@ def shrunk(name: str, tensor: Tensor, plan: Plan, pool: Pool) -> Tensor:
     slices = plan.slices.get(name)
     if not slices:
         return tensor.clone()
+    numeric = tensor.device.type == "cpu" and tensor.dtype in _OF_NUMPY and tensor.layout == torch.strided
+    if numeric and tensor.dim() == 1:
+        # Most tensors are vectors, and short.
+        index, block = _index(slices[0], len(tensor))
+        if block == 1:
+            return torch.from_numpy(tensor.numpy().take(index))
     # Blocks are made an axis of their own, so an axis moves by one for every earlier one that has them.
     indices: dict[int, np.ndarray] = {}
     shape, view, moved = list(tensor.shape), list(tensor.shape), 0
@@ -68,7 +74,7 @@ def shrunk(name: str, tensor: Tensor, plan: Plan, pool: Pool) -> Tensor:
             moved += 1
     if moved:
         tensor = tensor.reshape(view)
-    if tensor.device.type == "cpu" and tensor.dtype in _OF_NUMPY and tensor.layout == torch.strided:
+    if numeric:
         # Several times faster than index_select along any axis but the first.
         tensor = torch.from_numpy(_gathered(tensor.numpy(), indices, pool))
     else:
