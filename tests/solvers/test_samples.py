@@ -93,6 +93,7 @@ def test_weights_are_those_of_the_products(layer: Callable, c: int, k: int, samp
         dependent = len(kept) * k > samples - intercept
         assert (found.ridge > 0) == dependent
         assert any("solved with a ridge" in note for note in found.notes) == dependent
+        assert any("fitted exactly" in note for note in found.notes) == (len(kept) * k > samples)
 
 
 @DTYPES

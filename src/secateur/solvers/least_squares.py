@@ -132,6 +132,9 @@ def fit_weights(
         raise UsageError("the weights hold values that are not finite; load weights that are")
     fitted = layer.centred() if intercept else layer
     found, ridge, notes = fitted.corrected(kept, old.reshape(n, -1).T, "the inputs of the kept channels")
+    if ridge and layer.samples < len(kept) * k:
+        few = f"fitted exactly to {layer.samples} samples, which are fewer than the inputs: other images may differ"
+        notes = (*notes, few)
     new = found.T.reshape(n, len(kept), k).contiguous()
     bias = None
     if intercept:
