@@ -4,6 +4,8 @@ Where it does not, nothing in it can disagree with a cut, and the dry run of ``d
 layers of PyTorch follow their parameters, and what a network of convolutions does between them (add, multiply,
 concatenate, flatten, average) takes every size from its tensors. This is known by listening to the calls of PyTorch's
 functions on the way down: one that reads a size of an activation, or is given one, is on no list here.
+
+Who listens can answer, too: functions of ``leaves.FUNCTIONS`` run here without PyTorch in between.
 """
 
 from __future__ import annotations

@@ -98,13 +98,7 @@ class Samples:
         return found
 
     def error(self, weights: Tensor, kept: Tensor | None = None, bias: Tensor | None = None) -> float:
-        """Mean over the samples of ‖y − X_kept·weights − bias‖², summed over the outputs.
-
-        Args:
-            weights: [n, c', k], the slices of the channels ``kept``.
-            kept: int64 [c']; all channels if left out.
-            bias: [n]; none if left out.
-        """
+        """Mean squared error, as :meth:`secateur.solvers.Grams.error` gives it."""
         columns = self.columns(torch.arange(self.channels) if kept is None else kept)
         left = self._left(columns, weights.detach().double().cpu().reshape(self.outputs, -1).T)
         if bias is not None:
