@@ -366,6 +366,26 @@ def test_a_channel_is_sixteen_columns_behind_flatten():
     assert member.positions[3].tolist() == list(range(48, 64))
 
 
+def test_a_row_of_a_map_that_is_convolved_is_no_unit():
+    class Decoder(nn.Module):
+        """What comes out is a constant, so comparing with the masked model would not tell."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.shape = (2, 3, 3)
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(3, 18)
+            self.up, self.norm = nn.ConvTranspose2d(2, 1, 2, 2), nn.LayerNorm((1,))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.up(self.b(self.a(x).relu()).view(-1, *self.shape))
+            return self.norm(y.movedim(1, 3)).mean((1, 2))
+
+    graph = trace(Decoder(), torch.randn(2, 4))
+    assert graph["b"].width == 2
+    member = next(m for m in graph["b"].members if m.tensor == "b.weight")
+    assert member.positions[1].tolist() == list(range(9, 18))
+
+
 def test_a_head_is_its_rows_of_queries_keys_and_values():
     _, _, graph = traced("attention_fused")
     member = next(m for m in graph["qkv"].members if m.tensor == "qkv.weight")

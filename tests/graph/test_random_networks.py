@@ -35,6 +35,7 @@ REGRESSIONS: dict[tuple[int, tuple[int, ...] | None], str] = {
     (35375, (0, 2, 3, 4, 5)): "cost of a grouped convolution that reads one locked channel in each group",
     (7780, (0, 1, 5)): "a recurrent layer ran on real tensors only, where numbers are not held against a cut",
     (4363, (0, 1)): "an integer of one module bound to an axis of another size in a module of the same class",
+    (779245, (0, 1, 2, 3)): "the rows of a map made by a view were cut, which a transposed convolution reads",
 }
 
 

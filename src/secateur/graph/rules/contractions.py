@@ -185,8 +185,9 @@ def convolution(run, func, args, kwargs, out) -> None:
 
     def of_input(system: Tensor) -> Tensor | None:
         own = tuple([a for a in varying(system) if a <= channel])
+        if spatial := tuple([a for a in varying(system) if a > channel]):
+            ledger.lock(line(ledger.project(system, spatial)), f"a spatial axis is convolved in {where}")
         if not own:
-            ledger.lock_systems([system], f"a spatial axis is convolved in {where}")
             return None
         flat = dropped(ledger.project(system, own), range(channel + 1, x.dim()), keepdim=False)
         parts = reshaped(flat, (*lead, groups, 1, inner))
