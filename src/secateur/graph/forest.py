@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 15
 def roots(forest: Array, labels: Array) -> Array:
     """The smallest label of each one's component."""
     found = forest[labels]
-    while not ((above := forest[found]) == found).all():
+    while np.count_nonzero((above := forest[found]) != found):
         found = above
     return found
 
@@ -34,7 +34,7 @@ def unite(forest: Array, one: Array, other: Array) -> None:
 
 def unite_roots(forest: Array, one: Array, other: Array) -> None:
     """Make roots that lie on one another one component."""
-    while (apart := one != other).any():
+    while np.count_nonzero(apart := one != other):
         one, other = one[apart], other[apart]
         # With an index of 64 bits numpy takes its fast path.
         np.minimum.at(forest, np.maximum(one, other).astype(np.int64), np.minimum(one, other))
@@ -68,7 +68,7 @@ def grow(count: int, ties: Sequence[Pair]) -> Array:
 
 def flatten(forest: Array) -> None:
     """Let every label name its root."""
-    while not ((above := forest[forest]) == forest).all():
+    while np.count_nonzero((above := forest[forest]) != forest):
         forest[:] = above
 
 
