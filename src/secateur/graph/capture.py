@@ -22,7 +22,7 @@ from secateur.graph import leaves
 from secateur.graph.admit import admitted, does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
 from secateur.graph.clone import Copy, Mould
-from secateur.graph.labels import FIXED, Labels, varying
+from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.leaves import Leaf, undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
@@ -335,21 +335,17 @@ def label_parameters(ledger: Ledger, held: dict[str, Tensor]) -> None:
     odd = {name: reason for name, tensor in held.items() if (reason := oddity(tensor))}
     labelled = [item for item in held.items() if item[1].is_floating_point() or item[0] in odd]
     # One run of labels for all of them: hundreds of small tensors would take longer.
-    first = ledger.count
-    labels = ledger.take(sum(n for _, tensor in labelled for n in tensor.shape if n > 1))
+    lines = iter(ledger.take_lines([n for _, tensor in labelled for n in tensor.shape if n > 1]))
     weight = Labels(is_weight=True)
     for tensor in held.values():
         setattr(tensor, _ATTRIBUTE, weight)
-    start = 0
     for name, tensor in labelled:
         shape, systems = tensor.shape, []
         for axis, size in enumerate(shape):
             if size > 1:
-                ledger.axes.append(ParameterAxis(name, axis, first + start, size))
-                stride = [0] * len(shape)
-                stride[axis] = 1
-                systems.append(labels.as_strided(shape, stride, start))
-                start += size
+                start, line = next(lines)
+                ledger.axes.append(ParameterAxis(name, axis, start, size))
+                systems.append(along(axis, shape, line))
         if name in odd:
             ledger.lock_systems(systems, f"meets {name}, which {odd[name]}")
         setattr(tensor, _ATTRIBUTE, Labels(tuple(systems), is_weight=True))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from secateur._errors import UnknownName
 from secateur.graph.explanation import Explanation, GroupExplanation, Tie
 from secateur.graph.groups import Member
+from secateur.graph.labels import labels_of
 from secateur.graph.ledger import KERNEL
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Explainer:
     def __init__(self, graph: PruningGraph):
         self.graph = graph
         ledger, classes = graph.ledger, graph.classes
-        ties = ledger.ties + classes.grid_ties
+        ties = [(labels_of(a), labels_of(b), where) for a, b, where in (*ledger.ties, *classes.grid_ties)]
         none = [np.zeros(0, dtype=np.int64)]
         self._a = np.concatenate([a for a, _, _ in ties] or none)
         self._b = np.concatenate([b for _, b, _ in ties] or none)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from secateur.graph.labels import Line, Span, labels_of
+
 Array = np.ndarray
 Pair = tuple[Array, Array]
 
@@ -41,12 +43,19 @@ def unite_roots(forest: Array, one: Array, other: Array) -> None:
         one, other = roots(forest, one), roots(forest, other)
 
 
-def grow(count: int, ties: Sequence[Pair]) -> Array:
+def grow(count: int, ties: Sequence[tuple[Line, Line]]) -> Array:
     """The forest of ``count`` labels, in which every label names its root; label 0 is tied to nothing."""
     forest = np.arange(count, dtype=np.int32)
-    ties = [pair for pair in ties if len(pair[0])]
-    starts = [start for some in _portions(ties) for start in _starts([a for pair in some for a in pair])]
-    meetings = [(a, b, len(pair[0])) for a, b, pair in zip(starts[::2], starts[1::2], ties)]
+    spans: list[tuple[Span, Span]] = []
+    arrays: list[Pair] = []
+    for pair in ties:
+        if type(pair[0]) is Span:
+            spans.append(pair)
+        elif len(pair[0]):
+            arrays.append(pair)
+    starts = [start for some in _portions(arrays) for start in _starts([a for pair in some for a in pair])]
+    meetings = [(a.first, b.first, a.count) for a, b in spans]
+    meetings += [(a, b, len(pair[0])) for a, b, pair in zip(starts[::2], starts[1::2], arrays)]
     lines = _apart({(start, n) for a, b, n in meetings for start in (a, b) if a and b})
     whole = [(a, n) in lines and (b, n) in lines for a, b, n in meetings]
     if any(whole):
@@ -58,7 +67,8 @@ def grow(count: int, ties: Sequence[Pair]) -> Array:
         if root != start:
             forest[start : start + length] = forest[root : root + length]
     if not all(whole):
-        for some in _portions([pair for pair, is_whole in zip(ties, whole) if not is_whole]):
+        left = [pair for pair, is_whole in zip((*spans, *arrays), whole) if not is_whole]
+        for some in _portions([(labels_of(a), labels_of(b)) for a, b in left]):
             one, other = np.concatenate([a for a, _ in some]), np.concatenate([b for _, b in some])
             both = (one > 0) & (other > 0)
             unite(forest, one[both], other[both])

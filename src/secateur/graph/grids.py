@@ -1,8 +1,8 @@
 """Grids: along which of its axes is a layout cut?
 
 Labels that are laid out over several axes of one activation must stay rectangular. So one axis is chosen, an index of
-it is a unit, and the labels of all other axes are tied. Grids share labels: what one decides the next one finds, and then
-its classes change along few of its axes. Only the different ones are looked at.
+it is a unit, and the labels of all other axes are tied. Grids share labels: what one decides the next one finds, and
+then its classes change along few of its axes. Only the different ones are looked at.
 """
 
 from __future__ import annotations

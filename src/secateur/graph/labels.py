@@ -17,6 +17,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,32 @@ UNIFORM = Labels(is_uniform=True)
 #: Where a system notes what was derived from it: it is asked for many times, and a system never changes.
 _VARYING = "_secateur_varying"
 _LINE = "_secateur_line"
+_SPAN = "_secateur_span"
+
+
+class Span(NamedTuple):
+    """Labels that count up one by one: ``first .. first + count - 1``. Most lines are, and need not be looked at."""
+
+    first: int
+    count: int
+
+    @property
+    def last(self) -> int:
+        return self.first + self.count - 1
+
+
+#: Labels in a row.
+Line = Span | np.ndarray
+
+
+def labels_of(line: Line) -> np.ndarray:
+    """The labels of a line one by one."""
+    return np.arange(line.first, line.first + line.count) if isinstance(line, Span) else line
+
+
+def span_of(line: Tensor) -> Span | None:
+    """A line as a span, where it is known to be one."""
+    return getattr(line, _SPAN, None)
 
 
 def varying(system: Tensor) -> tuple[int, ...]:
@@ -194,7 +221,14 @@ def reshaped(system: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def along(axis: int, shape: Sequence[int], labels: Tensor) -> Tensor:
     """A system of the given shape that varies along one axis only, by at least two labels."""
-    return laid(labels, (axis,), shape)
+    if len(shape) == 1:
+        return labels
+    stride = [0] * len(shape)
+    stride[axis] = labels.stride(0)
+    new = labels.as_strided(shape, stride)
+    setattr(new, _VARYING, (axis,))
+    setattr(new, _LINE, labels)
+    return new
 
 
 def broadcast(system: Tensor, shape: Sequence[int]) -> Tensor:
@@ -207,7 +241,20 @@ def broadcast(system: Tensor, shape: Sequence[int]) -> Tensor:
 
 def fresh(start: int, count: int) -> Tensor:
     """``count`` new labels from ``start`` on."""
-    return torch.arange(start, start + count, dtype=torch.int64)
+    labels = torch.arange(start, start + count, dtype=torch.int64)
+    setattr(labels, _SPAN, Span(start, count))
+    return labels
+    return labels
+
+
+def fresh_lines(start: int, counts: Sequence[int]) -> list[Tensor]:
+    """Lines of new labels, the first from ``start`` on, each behind the one before; ``counts`` are at least two."""
+    lines = list(torch.arange(start, start + sum(counts), dtype=torch.int64).split(counts)) if counts else []
+    for labels, count in zip(lines, counts):
+        setattr(labels, _SPAN, Span(start, count))
+        setattr(labels, _VARYING, (0,))
+        start += count
+    return lines
 
 
 def lift(labels: Labels, change: Callable[[Tensor], Tensor]) -> Labels:

@@ -9,13 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, broadcast, compressed, dropped, fresh, laid, line, varying
+from secateur.graph.labels import (
+    Labels,
+    Line,
+    broadcast,
+    compressed,
+    dropped,
+    fresh,
+    fresh_lines,
+    laid,
+    line,
+    span_of,
+    varying,
+)
 
 
 class ParameterAxis(NamedTuple):
@@ -107,8 +120,8 @@ class Ledger:
     def __init__(self) -> None:
         self.count = 1
         self.axes: list[ParameterAxis] = []
-        #: Labels that share their fate place by place, as arrays, and where they met.
-        self.ties: list[tuple[np.ndarray, np.ndarray, str]] = []
+        #: Lines of labels that share their fate place by place, two spans or two arrays, and where they met.
+        self.ties: list[tuple[Line, Line, str]] = []
         self.grids: dict[tuple, Grid] = {}
         self.terms: list[Term] = []
         self.sites: list[Site] = []
@@ -135,12 +148,27 @@ class Ledger:
         self.count += count
         return labels
 
+    def take_lines(self, counts: Sequence[int]) -> list[tuple[int, Tensor]]:
+        """Lines of labels that nothing bears yet, each with its first one; ``counts`` are at least two."""
+        lines = fresh_lines(self.count, counts)
+        starts = list(accumulate(counts, initial=self.count))
+        self.count = starts[-1]
+        return list(zip(starts, lines))
+
     def tie(self, a: Tensor, b: Tensor, where: str) -> None:
         """Elements that lie on one another share their fate. ``a`` and ``b`` have the same shape.
 
         ``where`` names the operation in which they meet.
         """
-        if a is b or (a.data_ptr() == b.data_ptr() and a.stride() == b.stride()):
+        if a is b:
+            return
+        span, other_span = span_of(a), span_of(b)
+        if span is not None and other_span is not None:
+            # Both count up from a first label, and none of theirs is fixed.
+            if span.first != other_span.first:
+                self.ties.append((span, other_span, where))
+            return
+        if a.data_ptr() == b.data_ptr() and a.stride() == b.stride():
             return
         if a.dim() != 1:
             a, b = a.reshape(-1), b.reshape(-1)
@@ -192,7 +220,8 @@ class Ledger:
     def roles(self) -> dict[int, set[str]]:
         """What contractions take and give: names by a label of the axis."""
         for labels, name in self._role_notes:
-            if sample := int(labels.max()):
+            span = span_of(labels)
+            if sample := span.last if span is not None else int(labels.max()):
                 self._roles.setdefault(sample, set()).add(name)
         self._role_notes.clear()
         return self._roles
