@@ -7,6 +7,7 @@ that way; those run on the real tensors, which the skeleton then shares.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -330,22 +331,32 @@ class Run(Dispatch):
             self.trails.leave(module, output)
 
 
-def label_parameters(ledger: Ledger, held: dict[str, Tensor]) -> None:
-    """Fresh labels for every axis of every parameter and floating-point buffer that is longer than one."""
+def label_parameters(ledger: Ledger, skeleton: Copy) -> None:
+    """Fresh labels for every axis of every parameter and floating-point buffer that is longer than one.
+
+    The taps of a convolution's kernel bear none, because nobody cuts a 3x3 kernel to 2x3.
+    """
+    held = skeleton.tensors
+    kernels = {id(m._parameters.get("weight")) for _, m in skeleton.modules if isinstance(m, nn.modules.conv._ConvNd)}
     odd = {name: reason for name, tensor in held.items() if (reason := oddity(tensor))}
-    labelled = [item for item in held.items() if item[1].is_floating_point() or item[0] in odd]
-    # One run of labels for all of them: hundreds of small tensors would take longer.
-    lines = iter(ledger.take_lines([n for _, tensor in labelled for n in tensor.shape if n > 1]))
+    labelled: list[tuple[str, Tensor, list[tuple[int, int]]]] = []
     weight = Labels(is_weight=True)
-    for tensor in held.values():
+    for name, tensor in held.items():
         setattr(tensor, _ATTRIBUTE, weight)
-    for name, tensor in labelled:
+        if tensor.is_floating_point() or name in odd:
+            shape = tensor.shape
+            if id(tensor) in kernels:
+                ledger.taps[name] = math.prod(shape[2:])
+                shape = shape[:2]
+            labelled.append((name, tensor, [(axis, size) for axis, size in enumerate(shape) if size > 1]))
+    # One run of labels for all of them: hundreds of small tensors would take longer.
+    lines = iter(ledger.take_lines([size for _, _, axes in labelled for _, size in axes]))
+    for name, tensor, axes in labelled:
         shape, systems = tensor.shape, []
-        for axis, size in enumerate(shape):
-            if size > 1:
-                start, line = next(lines)
-                ledger.axes.append(ParameterAxis(name, axis, start, size))
-                systems.append(along(axis, shape, line))
+        for axis, size in axes:
+            start, line = next(lines)
+            ledger.axes.append(ParameterAxis(name, axis, start, size))
+            systems.append(along(axis, shape, line))
         if name in odd:
             ledger.lock_systems(systems, f"meets {name}, which {odd[name]}")
         setattr(tensor, _ATTRIBUTE, Labels(tuple(systems), is_weight=True))
@@ -380,7 +391,7 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
         inputs = map_tensors(call, lambda t: t.detach().to(device))
     ledger, memory = Ledger(), MetaMemory(on_meta)
     memory.mark(tensors(inputs))
-    label_parameters(ledger, skeleton.tensors)
+    label_parameters(ledger, skeleton)
     run = Run(ledger, skeleton, memory)
     watch = SizeWatch(dict(skeleton.modules), lambda: run.module, lambda t: bool(run.labels(t).systems), run.function)
     with plain_kernels(), run.stack, watch, run:

@@ -90,10 +90,10 @@ class Explainer:
         for tensor in dict.fromkeys(first[id(tensors[n])] for n in own):
             t = tensors[tensor]
             labelled = [axis for axis in range(t.dim()) if (tensor, axis) in self._axes]
-            taps = [axis for axis in labelled if (tensor, axis) not in self._groups]
-            if taps:
+            taps = [axis for axis, n in enumerate(t.shape) if n > 1 and (tensor, axis) not in self._groups]
+            if taps and (labelled or tensor in self.graph.ledger.taps):
                 never.append(f"{_axis_list(tensor, taps)} ({KERNEL})")
-            if not labelled and t.numel() > 1:
+            elif not labelled and t.numel() > 1:
                 never.append(f"{tensor} ({str(t.dtype).removeprefix('torch.')})")
             for axis in labelled:
                 for k, member in self._groups.get((tensor, axis), ()):

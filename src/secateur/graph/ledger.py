@@ -120,6 +120,8 @@ class Ledger:
     def __init__(self) -> None:
         self.count = 1
         self.axes: list[ParameterAxis] = []
+        #: Of weights whose taps bear no labels, how many taps there are.
+        self.taps: dict[str, int] = {}
         #: Lines of labels that share their fate place by place, two spans or two arrays, and where they met.
         self.ties: list[tuple[Line, Line, str]] = []
         self.grids: dict[tuple, Grid] = {}

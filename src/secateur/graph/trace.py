@@ -220,7 +220,7 @@ class PruningGraph:
             own = tensors_of(self.model)[0]
             parameters = [name for name in parameters if id(own[name]) in held]
         macs = [(coefficient, axes) for _, coefficient, axes in by_module]
-        params = [(1, by_name.get(name, ())) for name in parameters]
+        params = [(self.ledger.taps.get(name, 1), by_name.get(name, ())) for name in parameters]
         widths = np.array([max(g.width, 1) for g in self.groups], dtype=np.float64)
         matrix, fixed = counts[first, :-1] / widths, counts[first, -1]
         return Polynomial(matrix, fixed, {"macs": macs, "params": params}), by_module
