@@ -121,7 +121,6 @@ def name_of(func: Any) -> str:
     return func.overloadpacket.__name__
 
 
-@cache
 def takes_numbers(func: Any) -> bool:
     """Whether an operation takes numbers as values."""
     return torch.Tag.pointwise in func.tags or name_of(func) in _FILLS
@@ -163,7 +162,7 @@ class Run(Dispatch):
         self.entering: dict[str, list[Tensor]] = {}
         self.operations: list[Operation] = []
         self._counts: dict[tuple[str, str], int] = {}
-        self._rules: dict[Any, Any] = {}
+        self._kinds: dict[Any, tuple[str, Any, bool]] = {}
         self.used: set[int] = set()
         # Storages that were written into: what was the same number everywhere is that no more. A weak reference
         # keeps others from their addresses.
@@ -257,13 +256,15 @@ class Run(Dispatch):
         out = self.perform(func, args, kwargs, flat)
         inputs = tuple([s for t in flat for s in getattr(t, _ATTRIBUTE, FIXED).systems])
         self.used.update(map(id, flat))
-        self._name = name = name_of(func)
-        key = (self.stack.paths[-1], name)
+        # Operations are slow to look up, so once is enough.
+        kind = self._kinds.get(func)
+        if kind is None:
+            kind = self._kinds[func] = name_of(func), lookup(func), takes_numbers(func)
+        self._name, apply, numbered = kind
+        name, module = self._name, self.stack.paths[-1]
+        key = module, name
         self._expected = []
         self._ordinal = self._counts[key] = self._counts.get(key, -1) + 1
-        apply = self._rules.get(func)
-        if apply is None:
-            apply = self._rules[func] = lookup(func)
         try:
             apply(self, func, args, kwargs, out)
         except Exception as error:
@@ -285,12 +286,12 @@ class Run(Dispatch):
         self.operations.append(
             Operation(
                 name,
-                key[0],
+                module,
                 self._ordinal,
                 tuple([t.shape for t in outs]),
                 tuple([getattr(t, _ATTRIBUTE, FIXED).systems for t in outs]),
                 inputs,
-                numbers(func, args, kwargs) if takes_numbers(func) else (),
+                numbers(func, args, kwargs) if numbered else (),
                 span(func, args, kwargs) if name == "slice" and argument(func, args, kwargs, "step", 1) == 1 else None,
                 tuple(self._expected),
             )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from secateur.graph.forest import Array, grow
 from secateur.graph.grids import Settler, by_axis
-from secateur.graph.labels import line, varying
+from secateur.graph.labels import line, span_of, varying
 from secateur.graph.ledger import AxisRef, Ledger
 from secateur.graph.runs import Runs
 
@@ -99,7 +99,7 @@ class Classes:
         return found[1]
 
     def _several_lines(self, ref: AxisRef) -> list[Array]:
-        lines = [row for system, axis in ref.systems if (row := self._line(system, axis, ref.size)) is not None]
+        lines = [row for system, axis in ref.systems if (row := self._line(system, axis)) is not None]
         if len(lines) < 2:
             return lines
         lines = list({id(line): line for line in lines}.values())
@@ -114,19 +114,26 @@ class Classes:
             return [self._one(line) for line in distinct]
         return free[:1]
 
-    def _line(self, system: Tensor, axis: int, size: int) -> Array | None:
+    def _line(self, system: Tensor, axis: int) -> Array | None:
         """The class of every index, if it is the same wherever else one stands."""
-        key = (system.data_ptr(), tuple(system.shape), system.stride(), axis)
+        labels = line(system)
+        key: tuple = span_of(labels) or (system.data_ptr(), tuple(system.shape), system.stride(), axis)
         if key not in self._lines:
-            classes = self.of[line(system).numpy()]
-            rows = by_axis(classes, varying(system).index(axis)) if classes.ndim > 1 else classes[:, None]
-            same = rows.shape[1] == 1 or bool((rows == rows[:, :1]).all())
-            if not same:
-                # Whatever the reason for which it stays, what is locked counts alike.
-                rows = np.where(self.locked[rows], self.of[0], rows)
-                same = bool((rows == rows[:, :1]).all())
-            self._lines[key] = (self._one(rows[:, 0]) if same else None, system)
+            self._lines[key] = self._classes_of(labels, varying(system).index(axis)), system
         return self._lines[key][0]
+
+    def _classes_of(self, labels: Tensor, axis: int) -> Array | None:
+        if (span := span_of(labels)) is not None:
+            return self._one(self.of[span.first : span.last + 1])
+        if labels.dim() == 1:
+            return self._one(self.of[labels.numpy()])
+        rows = by_axis(self.of[labels.numpy()], axis)
+        same = bool((rows == rows[:, :1]).all())
+        if not same:
+            # Whatever the reason for which it stays, what is locked counts alike.
+            rows = np.where(self.locked[rows], self.of[0], rows)
+            same = bool((rows == rows[:, :1]).all())
+        return self._one(rows[:, 0]) if same else None
 
     def _one(self, line: Array) -> Array:
         """One and the same array for equal lines."""

@@ -148,9 +148,7 @@ class Meter:
     def _meets(self, lane: int) -> tuple[np.ndarray, ...]:
         """The axes that a lane shortens and by how much, and the terms that have one of them: coefficients and axes."""
         some = slice(*np.searchsorted(self._lane, (lane, lane + 1)))
-        rows, which = np.unique(self._row[some], return_inverse=True)
-        slopes = np.bincount(which, self._slope[some], len(rows))
-        shortened = np.zeros(len(self._dense), dtype=bool)
-        shortened[rows] = True
-        terms = np.flatnonzero(shortened[self._axes].any(0))
-        return rows, slopes, terms, self._coefficients[terms], self._axes[:, terms]
+        shortened = np.bincount(self._row[some], self._slope[some], len(self._dense))
+        (rows,) = shortened.nonzero()
+        (terms,) = (shortened > 0)[self._axes].any(0).nonzero()
+        return rows, shortened[rows], terms, self._coefficients[terms], self._axes[:, terms]

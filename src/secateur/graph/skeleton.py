@@ -19,6 +19,7 @@ from secateur.graph.leaves import RunLayer, leaf_of, shortcut
 
 _OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(__file__)), room) + os.sep for room in ("graph", "surgery"))
 _TORCH = os.path.dirname(torch.__file__) + os.sep
+_META = torch.device("meta")
 
 
 def is_model_code(file: str) -> bool:
@@ -70,7 +71,7 @@ def _in_evaluation(skeleton: Copy) -> None:
 
 def without_numbers(name: str, tensor: Tensor) -> Tensor:
     """The tensor on the meta device; one of integers keeps its numbers, because code may look at them."""
-    return tensor.to("meta") if tensor.is_floating_point() or tensor.is_complex() else tensor.to("cpu")
+    return tensor.to(_META) if tensor.is_floating_point() or tensor.is_complex() else tensor.to("cpu")
 
 
 @contextlib.contextmanager
