@@ -22,7 +22,7 @@ from secateur.graph.attribute_watch import Attribute, listen
 from secateur.graph.capture import Capture, name_of, numbers, span
 from secateur.graph.classes import Classes
 from secateur.graph.groups import Group
-from secateur.graph.labels import compressed, varying
+from secateur.graph.labels import compressed, line, span_of, varying
 from secateur.graph.leaves import Leaf, shortcuts, undispatched
 from secateur.graph.ledger import AxisRef, Ledger, Literal
 from secateur.graph.rules import argument
@@ -73,7 +73,7 @@ class RandomCut:
     ):
         self.classes = classes
         self.alive = np.ones(len(group_of), dtype=bool)
-        self._lengths: dict[tuple, tuple[tuple[int, int], ...]] = {}
+        self._living: dict[tuple, tuple[int, ...]] = {}
         self._shapes: dict[tuple[int, tuple[int, ...]], tuple[int, ...]] = {}
         rng = np.random.default_rng(seed)
         by_group = np.argsort(group_of, kind="stable")
@@ -105,21 +105,19 @@ class RandomCut:
             self._kept = sizes.slices(ledger.axes, self.labels)
         return self._kept
 
-    def lengths(self, system: Tensor) -> tuple[tuple[int, int], ...]:
+    def lengths(self, system: Tensor) -> Iterable[tuple[int, int]]:
         """How many indices live on each axis along which a system varies."""
-        key = (system.data_ptr(), system.shape, system.stride())
-        found = self._lengths.get(key)
-        if found is None:
-            own = varying(system)
-            here = self.labels[compressed(system, own).numpy()]
-            if len(own) == 1:
-                found = ((own[0], int(np.count_nonzero(here))),)
+        labels = line(system)
+        key = span_of(labels) or (labels.data_ptr(), labels.shape, labels.stride())
+        if key not in self._living:
+            here = self.labels[labels.numpy()]
+            if here.ndim == 1:
+                self._living[key] = (int(np.count_nonzero(here)),)
             else:
                 axes = range(here.ndim)
                 lines = [here.any(axis=tuple(i for i in axes if i != k)) for k in axes]
-                found = tuple((axis, int(line.sum())) for axis, line in zip(own, lines))
-            self._lengths[key] = found
-        return found
+                self._living[key] = tuple(int(np.count_nonzero(line)) for line in lines)
+        return zip(varying(system), self._living[key])
 
     def shape(self, dense: tuple[int, ...], systems: tuple[Tensor, ...]) -> tuple[int, ...]:
         """The shape of a tensor after the cut."""

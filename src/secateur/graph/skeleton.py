@@ -30,11 +30,16 @@ def is_model_code(file: str) -> bool:
 def skeleton_of(mould: Mould, change: Callable[[str, Tensor], Tensor]) -> Copy:
     """The model's modules in evaluation mode with ``change(name, tensor)`` in place of every tensor."""
     skeleton = mould.cast(change)
+    configured: dict[int, nn.Module] = {}
     for _, module in skeleton.modules:
         adapt_module(module)
-        plain_module(module)
+        if (config := module.__dict__.get("config")) is not None:
+            configured.setdefault(id(config), module)
         if isinstance(module, nn.RNNBase):
             _begin_like_input(module)
+    # All modules mostly share one configuration, which takes its time to be asked.
+    for module in configured.values():
+        plain_module(module)
     _in_evaluation(skeleton)
     return skeleton
 
