@@ -202,3 +202,11 @@ def test_macs_of_groups(graph: PruningGraph):
     carried = graph.group_macs()
     assert carried["stem"] == graph.cost().macs
     assert carried["head"] == 2 * 6 * 2
+
+
+def test_a_kernel_of_one_channel_has_nothing_but_taps():
+    model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1))
+    graph = trace(model, torch.randn(1, 1, 8, 8))
+    assert graph.explain("0").never == ("0.weight[2], [3] (the taps of a kernel)",)
+    assert graph.explain("1.weight").never == ("1.weight[2], [3] (the taps of a kernel)",)
+    assert graph.cost().params == sum(p.numel() for p in model.parameters())

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from secateur.graph import trace
+from secateur.graph import grids, trace
 from secateur.testing.checks import cut_problem
 from secateur.testing.random_networks import PARTS, Sample, random_network, shrunk
 
@@ -102,3 +102,15 @@ def test_shrinking_finds_the_part_that_matters():
     assert has_shuffle(small)
     assert len(small.model.parts) <= len(random_network(seed).model.parts)
     assert not any(has_shuffle(random_network(seed, [k for k in small.steps if k != gone])) for gone in small.steps)
+
+
+@pytest.mark.parametrize("seed", range(0, SEEDS, 4))
+def test_grids_are_settled_alike_when_all_of_them_is_looked_at(seed: int, monkeypatch: pytest.MonkeyPatch):
+    def seen() -> list[tuple]:
+        graph = trace(sample.model, sample.inputs)
+        return [(str(g), g.locked, [(str(m), m.positions.tolist()) for m in g.members]) for g in graph.groups]
+
+    sample = random_network(seed)
+    narrowed = seen()
+    monkeypatch.setattr(grids, "_narrowed", lambda classes: classes)
+    assert narrowed == seen()

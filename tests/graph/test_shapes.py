@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from secateur.graph import shapes
 from secateur.graph.shapes import SHAPES
 from secateur.graph.trees import tensors
 
@@ -121,3 +123,16 @@ def test_what_networks_ask_for_is_answered() -> None:
         func for func, args in PLAIN if SHAPES[name := func.overloadpacket.__name__](name, args, {}) is not None
     ]
     assert {f.overloadpacket.__name__ for f in answered} == {f.overloadpacket.__name__ for f, _ in PLAIN}
+
+
+def test_blank_tensors_are_new_and_do_not_outlive_a_mode(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shapes, "_TEMPLATES", {})
+    monkeypatch.setattr(shapes, "_MOST_TEMPLATES", 3)
+    relu = SHAPES["relu"]
+    with FakeTensorMode(), torch.device("meta"):
+        assert type(relu("relu", (torch.empty(2, 3),), {})) is not torch.Tensor
+    found = [relu("relu", (meta(n, 3),), {}) for n in (2, 2, 4, 5, 6, 7)]
+    assert all(type(t) is torch.Tensor and t.is_meta and t.shape == (n, 3) for t, n in zip(found, (2, 2, 4, 5, 6, 7)))
+    assert len({id(t) for t in found}) == len(found)
+    assert found[0].untyped_storage()._cdata != found[1].untyped_storage()._cdata
+    assert len(shapes._TEMPLATES) <= 3

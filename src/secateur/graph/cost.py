@@ -150,5 +150,5 @@ class Meter:
         some = slice(*np.searchsorted(self._lane, (lane, lane + 1)))
         shortened = np.bincount(self._row[some], self._slope[some], len(self._dense))
         (rows,) = shortened.nonzero()
-        (terms,) = (shortened > 0)[self._axes].any(0).nonzero()
+        terms = np.flatnonzero((shortened > 0)[self._axes].any(0))
         return rows, shortened[rows], terms, self._coefficients[terms], self._axes[:, terms]

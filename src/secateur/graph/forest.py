@@ -48,13 +48,13 @@ def grow(count: int, ties: Sequence[tuple[Line, Line]]) -> Array:
     forest = np.arange(count, dtype=np.int32)
     spans: list[tuple[Span, Span]] = []
     arrays: list[Pair] = []
-    for pair in ties:
-        if type(pair[0]) is Span:
-            spans.append(pair)
-        elif len(pair[0]):
-            arrays.append(pair)
+    for one, other in ties:
+        if isinstance(one, Span) and isinstance(other, Span):
+            spans.append((one, other))
+        elif len(labels_of(one)):
+            arrays.append((labels_of(one), labels_of(other)))
     starts = [start for some in _portions(arrays) for start in _starts([a for pair in some for a in pair])]
-    meetings = [(a.first, b.first, a.count) for a, b in spans]
+    meetings = [(a.first, b.first, a.size) for a, b in spans]
     meetings += [(a, b, len(pair[0])) for a, b, pair in zip(starts[::2], starts[1::2], arrays)]
     lines = _apart({(start, n) for a, b, n in meetings for start in (a, b) if a and b})
     whole = [(a, n) in lines and (b, n) in lines for a, b, n in meetings]

@@ -47,14 +47,14 @@ _SPAN = "_secateur_span"
 
 
 class Span(NamedTuple):
-    """Labels that count up one by one: ``first .. first + count - 1``. Most lines are, and need not be looked at."""
+    """Labels that count up one by one: ``first .. first + size - 1``. Most lines are, and need not be looked at."""
 
     first: int
-    count: int
+    size: int
 
     @property
     def last(self) -> int:
-        return self.first + self.count - 1
+        return self.first + self.size - 1
 
 
 #: Labels in a row.
@@ -63,7 +63,7 @@ Line = Span | np.ndarray
 
 def labels_of(line: Line) -> np.ndarray:
     """The labels of a line one by one."""
-    return np.arange(line.first, line.first + line.count) if isinstance(line, Span) else line
+    return np.arange(line.first, line.first + line.size) if isinstance(line, Span) else line
 
 
 def span_of(line: Tensor) -> Span | None:
@@ -242,8 +242,8 @@ def broadcast(system: Tensor, shape: Sequence[int]) -> Tensor:
 def fresh(start: int, count: int) -> Tensor:
     """``count`` new labels from ``start`` on."""
     labels = torch.arange(start, start + count, dtype=torch.int64)
-    setattr(labels, _SPAN, Span(start, count))
-    return labels
+    if count:
+        setattr(labels, _SPAN, Span(start, count))
     return labels
 
 
