@@ -41,6 +41,14 @@ def test_many_weights_stand_on_a_scale_of_powers(raw: dict[str, Any]):
     assert "No single threshold parts them" in found.key
 
 
+@pytest.mark.parametrize(("threshold", "towards"), [(0.2, "left"), (1.9, "left"), (2.1, "right"), (3.9, "right")])
+def test_the_threshold_is_named_away_from_the_counts_at_the_ends(raw: dict[str, Any], threshold: float, towards: str):
+    named, *counts = figure(raw, threshold=threshold).plot["layout"]["annotations"]
+    assert named["text"] == f"threshold {threshold}"
+    assert (named["xanchor"], named["yanchor"]) == (towards, "top")
+    assert {count["yanchor"] for count in counts} == {"bottom"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -105,10 +105,12 @@ def _draw(found: Scores, axis: str, total: int, colour: str) -> dict:
             hovertemplate=f"%{{y:,}} {found.what} {name}<br>score about %{{x:.3g}}<extra></extra>",
         )  # fmt: skip
     if found.threshold is not None:
+        # Within the plot and towards its middle: above it, at the ends, stands how many went and stayed.
+        right = found.threshold > (found.edges[0] + found.edges[-1]) / 2
         figure.add_vline(
             x=found.threshold, line={"color": NEUTRAL, "width": 1.5, "dash": "dash"},
-            annotation={"text": f"threshold {found.threshold:.3g}", "yref": "paper", "y": 1, "yanchor": "bottom",
-                        "xanchor": "center", "font": {"size": 12}},
+            annotation={"text": f"threshold {found.threshold:.3g}", "yref": "paper", "y": 1, "yanchor": "top",
+                        "xanchor": "right" if right else "left", "font": {"size": 12}},
         )  # fmt: skip
     figure.update_layout(
         height=HEIGHT, showlegend=False, barmode="overlay" if powers else "stack",
