@@ -162,6 +162,7 @@ class Run(Dispatch):
         self.entering: dict[str, list[Tensor]] = {}
         self.operations: list[Operation] = []
         self._counts: dict[tuple[str, str], int] = {}
+        #: Of operations: name, rule, and whether numbers given to them are values.
         self._kinds: dict[Any, tuple[str, Any, bool]] = {}
         self.used: set[int] = set()
         # Storages that were written into: what was the same number everywhere is that no more. A weak reference
@@ -260,8 +261,8 @@ class Run(Dispatch):
         kind = self._kinds.get(func)
         if kind is None:
             kind = self._kinds[func] = name_of(func), lookup(func), takes_numbers(func)
-        self._name, apply, numbered = kind
-        name, module = self._name, self.stack.paths[-1]
+        name, apply, numbered = kind
+        module, self._name = self.stack.paths[-1], name
         key = module, name
         self._expected = []
         self._ordinal = self._counts[key] = self._counts.get(key, -1) + 1
@@ -351,13 +352,14 @@ def label_parameters(ledger: Ledger, skeleton: Copy) -> None:
                 shape = shape[:2]
             labelled.append((name, tensor, [(axis, size) for axis, size in enumerate(shape) if size > 1]))
     # One run of labels for all of them: hundreds of small tensors would take longer.
+    start = ledger.count
     lines = iter(ledger.take_lines([size for _, _, axes in labelled for _, size in axes]))
     for name, tensor, axes in labelled:
         shape, systems = tensor.shape, []
         for axis, size in axes:
-            start, line = next(lines)
             ledger.axes.append(ParameterAxis(name, axis, start, size))
-            systems.append(along(axis, shape, line))
+            systems.append(along(axis, shape, next(lines)))
+            start += size
         if name in odd:
             ledger.lock_systems(systems, f"meets {name}, which {odd[name]}")
         setattr(tensor, _ATTRIBUTE, Labels(tuple(systems), is_weight=True))

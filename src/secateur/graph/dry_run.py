@@ -115,8 +115,8 @@ class RandomCut:
                 self._living[key] = (int(np.count_nonzero(here)),)
             else:
                 axes = range(here.ndim)
-                lines = [here.any(axis=tuple(i for i in axes if i != k)) for k in axes]
-                self._living[key] = tuple(int(np.count_nonzero(line)) for line in lines)
+                living = [here.any(axis=tuple(i for i in axes if i != k)) for k in axes]
+                self._living[key] = tuple(int(np.count_nonzero(some)) for some in living)
         return zip(varying(system), self._living[key])
 
     def shape(self, dense: tuple[int, ...], systems: tuple[Tensor, ...]) -> tuple[int, ...]:

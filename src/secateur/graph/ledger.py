@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -150,12 +149,11 @@ class Ledger:
         self.count += count
         return labels
 
-    def take_lines(self, counts: Sequence[int]) -> list[tuple[int, Tensor]]:
-        """Lines of labels that nothing bears yet, each with its first one; ``counts`` are at least two."""
+    def take_lines(self, counts: Sequence[int]) -> list[Tensor]:
+        """Lines of labels that nothing bears yet, one behind the other; ``counts`` are at least two."""
         lines = fresh_lines(self.count, counts)
-        starts = list(accumulate(counts, initial=self.count))
-        self.count = starts[-1]
-        return list(zip(starts, lines))
+        self.count += sum(counts)
+        return lines
 
     def tie(self, a: Tensor, b: Tensor, where: str) -> None:
         """Elements that lie on one another share their fate. ``a`` and ``b`` have the same shape.
