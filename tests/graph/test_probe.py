@@ -17,7 +17,10 @@ IMAGE = torch.zeros(1, 3, 4, 4)
 
 
 class Heads(nn.Module):
-    """Attention over 4 heads, whose number is in an attribute behind many others with the same value."""
+    """Attention over 4 heads, whose number is in an attribute behind many others with the same value.
+
+    It is added to something, so the number that arrives at ``unflatten`` does not say where it comes from.
+    """
 
     def __init__(self, decoys: int, reads: int = 0):
         super().__init__()
@@ -29,7 +32,7 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         sum(getattr(self, name) for name in self.reads)
-        q, k, v = self.qkv(self.embed(x)).unflatten(-1, (3, self.heads, 8)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(self.embed(x)).unflatten(-1, (3, self.heads + 0, 8)).permute(2, 0, 3, 1, 4)
         return self.out(((q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 

@@ -39,6 +39,7 @@ from secateur.graph.skeleton import (
     skeleton_of,
     without_numbers,
 )
+from secateur.graph.sources import Pair, Scale, Sources, name_attributes
 from secateur.graph.trees import map_tensors, output_tensors, tensors
 
 _ATTRIBUTE = "_secateur_labels"
@@ -87,6 +88,7 @@ class Capture:
         handles_sizes: whether code of the model read or gave a size that a cut may change.
         idle: modules that did not run.
         blocks: modules that can be left out as a whole.
+        pairs, scales: what the code did with sizes, see ``Sources``.
     """
 
     ledger: Ledger
@@ -100,6 +102,8 @@ class Capture:
     handles_sizes: bool
     idle: set[str]
     blocks: list[Block]
+    pairs: dict[int, list[Pair]]
+    scales: dict[int, Scale]
 
 
 def as_call(example_inputs: Any) -> tuple[tuple, dict]:
@@ -396,7 +400,10 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     memory.mark(tensors(inputs))
     label_parameters(ledger, skeleton)
     run = Run(ledger, skeleton, memory)
-    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, lambda t: bool(run.labels(t).systems), run.function)
+    name_attributes(skeleton.modules)
+    sources = Sources(ledger, run.labels, run.operations, lambda: f"{run.module or 'the model'}{run.source()}")
+    labelled = lambda t: bool(run.labels(t).systems)
+    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, labelled, run.function, sources)
     with plain_kernels(), run.stack, watch, run:
         output = skeleton.model(*inputs[0], **inputs[1])
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]
@@ -425,4 +432,6 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
         handles_sizes=watch.handled or run.went_past or not on_meta,
         idle=idle,
         blocks=blocks,
+        pairs=sources.pairs,
+        scales=sources.scales,
     )

@@ -8,7 +8,7 @@ will of the code, and their units are tied. Everything here only proposes; a dry
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +25,8 @@ Tie = tuple[np.ndarray, np.ndarray, str]
 #: How many operations in front of a failing one may have given the size that it was called with.
 _LOOK_BACK = 24
 _MOST_CHOICES = 12
+
+_NONE = np.zeros(0, dtype=np.int64)
 
 #: Operations that divide an axis at places that the code works out.
 DIVIDING = {"slice", "split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "narrow", "as_strided"}
@@ -169,6 +171,51 @@ class Mender:
                     seen.add(key)
                     yield ties
 
+    def handed_on(self, index: int, classes: Classes) -> Iterator[list[Tie]]:
+        """Axes to which the code gave the size of another: here and in the twins, then wherever it did so."""
+        here = self._pairs(self.alike(index), classes)
+        if here:
+            yield here
+            yield self._pairs(self.recorded.pairs, classes)
+
+    def _pairs(self, indices: Iterable[int], classes: Classes) -> list[Tie]:
+        ties: list[Tie] = []
+        for k in indices:
+            for taken, system, axes in self.recorded.pairs.get(k, ()):
+                if not self._one_size(taken, system, axes, classes):
+                    source, axis = taken.systems[0]
+                    where = f"{self.recorded.operations[k].module} (one size in the code)"
+                    ties.append((self._along(source, (axis,)), self._along(system, axes), where))
+        return ties
+
+    def scales(self) -> Iterator[tuple[np.ndarray, str]]:
+        """The widths of heads by which attentions are scaled, and why they stay."""
+        different = {id(scale): scale for scale in self.recorded.scales.values()}
+        for systems, where in different.values():
+            for system in systems:
+                reason = f"the scale of the attention in {where} is worked out of a size"
+                yield self._along(system, (system.dim() - 1,)), reason
+
+    def _one_size(self, taken: AxisRef, system: Tensor, axes: tuple[int, ...], classes: Classes) -> bool:
+        """Whether an axis has one size with another, or with two as one, whatever is cut."""
+        units = self._removable(classes.lines(taken), classes)
+        if len(axes) == 1:
+            # The same units, shuffled maybe.
+            lines = classes.lines(AxisRef(system.shape[axes[0]], ((system, axes[0]),)))
+            return np.array_equal(units, self._removable(lines, classes))
+        whole = classes.of[compressed(system, varying(system)).numpy()]
+        return not len(units) and bool(classes.locked[whole].all())
+
+    @staticmethod
+    def _removable(lines: Sequence[np.ndarray], classes: Classes) -> np.ndarray:
+        """The units on some lines that are not locked, in ascending order."""
+        units = np.concatenate([_NONE, *lines])
+        return np.sort(units[~classes.locked[units]])
+
+    def _along(self, system: Tensor, axes: tuple[int, ...]) -> np.ndarray:
+        """Labels of some axes alone, in their order."""
+        return compressed(self.recorded.ledger.project(system, axes), axes).reshape(-1).numpy()
+
     def _equal_parts(self, index: int) -> Iterator[list[Tie]]:
         """The parts of an axis that a slice like ``x[:, : c // 2]`` divides, tied index by index."""
         operation = self.recorded.operations[index]
@@ -219,7 +266,7 @@ class Mender:
         systems: list[Tensor] = [*here.inputs, *(s for out in here.outputs for s in out)]
         if k >= len(systems) or not set(span) <= set(varying(systems[k])):
             return None
-        return compressed(self.recorded.ledger.project(systems[k], span), span).reshape(-1).numpy()
+        return self._along(systems[k], span)
 
     # -- one axis of a layout -----------------------------------------------------------------------------------------
 
@@ -235,7 +282,7 @@ class Mender:
 
     def lines(self, members: np.ndarray, classes: Classes) -> np.ndarray:
         """Labels of the axis, alone, along which layouts over several axes are cut into the given classes."""
-        ledger, found = self.recorded.ledger, [np.zeros(0, dtype=np.int64)]
+        ledger, found = self.recorded.ledger, [_NONE]
         for grid in list(ledger.grids.values()):
             own = classes.of[grid.labels.numpy()]
             if not np.isin(own, members).all():

@@ -70,14 +70,24 @@ class Prober:
             if failed is None:
                 break
             mended = True
-            self.findings = self._mended(*failed) or self._locked(*failed)
+            self.findings = self._unscaled(*failed) or self._mended(*failed) or self._locked(*failed)
         else:
             self.findings = self._lock_everything("no cut of this model could be made to run")
         return Settled(*self.findings.settled, self.findings.literals)
 
+    def _unscaled(self, seed: int, failure: Failure) -> Findings | None:
+        """Where the scale of an attention is another after the cut: no width that one is worked out of is cut."""
+        if not failure.number or failure.index not in self.recorded.scales:
+            return None
+        locked = self.findings.lock(list(self.mender.scales()))
+        return locked if locked.passes(failure.index, seed) else None
+
     def _mended(self, seed: int, failure: Failure) -> Findings | None:
         """The literals that carry furthest, of equal ones the first; if none do, the first ties that do."""
         best: Findings | None = None
+        for proposal in self._handed_on(failure):
+            if proposal.passes(failure.index, seed):
+                return proposal
         for proposal in self._bindings(seed, failure):
             if self._hurried:
                 return best
@@ -133,6 +143,11 @@ class Prober:
             if again.dry_run(seed) == failure:
                 others = [some for some in others if not again.is_unmoved_by(some, failure.index)]
         yield from map(findings.bind, others)
+
+    def _handed_on(self, failure: Failure) -> Iterator[Findings]:
+        """What the code says itself: one size for two axes."""
+        for index in self.mender.window(failure.index):
+            yield from map(self.findings.tie, self.mender.handed_on(index, self.findings.classes))
 
     def _literals(self, failure: Failure) -> Iterator[list[Literal]]:
         seen: set[tuple] = set()

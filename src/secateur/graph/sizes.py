@@ -78,7 +78,9 @@ def _equal(target: Any, old: int) -> list[tuple[str, int | None]]:
         if isinstance(value, int) and not isinstance(value, bool) and value == old:
             found.append((name, None))
         elif isinstance(value, (tuple, list)) and not name.startswith("_"):
-            found += [(name, i) for i, v in enumerate(value) if type(v) is int and v == old]
+            found += [
+                (name, i) for i, v in enumerate(value) if isinstance(v, int) and not isinstance(v, bool) and v == old
+            ]
     return found
 
 
