@@ -402,8 +402,7 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     run = Run(ledger, skeleton, memory)
     name_attributes(skeleton.modules)
     sources = Sources(ledger, run.labels, run.operations, lambda: f"{run.module or 'the model'}{run.source()}")
-    labelled = lambda t: bool(run.labels(t).systems)
-    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, labelled, run.function, sources)
+    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, sources.may_change, run.function, sources.run)
     with plain_kernels(), run.stack, watch, run:
         output = skeleton.model(*inputs[0], **inputs[1])
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]

@@ -16,8 +16,6 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from secateur.graph.sources import Sources
-
 _ARITHMETIC = (
     *("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__", "__isub__"),
     *("mul", "mul_", "__mul__", "__rmul__", "__imul__", "div", "div_", "__truediv__", "__rtruediv__", "__itruediv__"),
@@ -62,29 +60,28 @@ class SizeWatch(TorchFunctionMode):
         modules: dict[str, nn.Module],
         path: Callable[[], str],
         labelled: Callable[[Tensor], bool],
-        run: Callable[[Any, tuple, dict], Tensor | None],
-        sources: Sources,
+        direct: Callable[[Any, tuple, dict], Tensor | None],
+        run: Callable[[Any, tuple, dict], Any],
     ):
         """Args:
         modules: of the model that runs, by their paths.
         path: of the module whose code is running.
         labelled: whether a cut may change the size of a tensor.
-        run: runs a function directly, or gives ``None`` where PyTorch has to.
-        sources: hears what is done with sizes.
+        direct: runs a function directly, or gives ``None`` where PyTorch has to.
+        run: runs any that may handle a size.
         """
         super().__init__()
         self.handled = False
-        self._modules, self._path, self._labelled, self._run = modules, path, labelled, run
-        self._sources = sources
+        self._modules, self._path, self._labelled, self._direct, self._run = modules, path, labelled, direct, run
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if (out := self._run(func, args, kwargs)) is not None:
+        if (out := self._direct(func, args, kwargs)) is not None:
             return out
         if (name := func.__name__) in _SIZELESS:
             return func(*args, **kwargs)
         self.handled = self.handled or not self._is_sizeless(name, func, args, kwargs)
-        return self._sources.run(func, args, kwargs)
+        return self._run(func, args, kwargs)
 
     def _is_sizeless(self, name: str, func: Any, args: tuple, kwargs: dict) -> bool:
         if name == "__get__":

@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
     module: str
     attribute: str
-    index: int | None = None
+    entry: int | None = None
 
 
 class Share(NamedTuple):
@@ -60,7 +60,7 @@ def _sourced(value: int, source: Place | AxisRef | Share) -> SourcedInt:
 
 
 def name_attributes(modules: Iterable[tuple[str, nn.Module]]) -> None:
-    """Let the integers say where they are held, in modules with code of their own; PyTorch's follow their parameters."""
+    """Let the integers that modules hold say so, where the code is not PyTorch's."""
     own_code: dict[type, bool] = {}
     for path, module in modules:
         kind = type(module)
@@ -127,6 +127,10 @@ class Sources:
         self._bound: dict[Place, AxisRef] = {}
         self.pairs: dict[int, list[Pair]] = {}
         self.scales: dict[int, Scale] = {}
+
+    def may_change(self, tensor: Tensor) -> bool:
+        """Whether a cut may change the size of a tensor."""
+        return bool(self._labels(tensor).systems)
 
     def run(self, func: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
         """Run a function that the code calls; the sizes in its result say where they come from."""
@@ -226,7 +230,7 @@ class Sources:
         if isinstance(source, Place):
             if source not in self._bound:
                 self._bound[source] = ref
-                self._ledger.literals.append(Literal(source.module, source.attribute, ref, index=source.index))
+                self._ledger.literals.append(Literal(source.module, source.attribute, ref, index=source.entry))
                 return
             source = self._bound[source]
         if isinstance(source, AxisRef):
