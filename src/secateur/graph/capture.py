@@ -401,7 +401,7 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     label_parameters(ledger, skeleton)
     run = Run(ledger, skeleton, memory)
     name_attributes(skeleton.modules)
-    sources = Sources(ledger, run.labels, run.operations, lambda: f"{run.module or 'the model'}{run.source()}")
+    sources = Sources(ledger, run.labels, run.operations, run.source)
     watch = SizeWatch(dict(skeleton.modules), lambda: run.module, sources.may_change, run.function, sources.run)
     with plain_kernels(), run.stack, watch, run:
         output = skeleton.model(*inputs[0], **inputs[1])

@@ -8,7 +8,7 @@ will of the code, and their units are tied. Everything here only proposes; a dry
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ from secateur.graph.capture import Capture, Operation
 from secateur.graph.classes import Classes
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import AxisRef, Literal
+from secateur.graph.sources import Pair
 
 Tie = tuple[np.ndarray, np.ndarray, str]
 
@@ -172,20 +173,20 @@ class Mender:
                     yield ties
 
     def handed_on(self, index: int, classes: Classes) -> Iterator[list[Tie]]:
-        """Axes to which the code gave the size of another: here and in the twins, then wherever it did so."""
-        here = self._pairs(self.alike(index), classes)
-        if here:
-            yield here
-            yield self._pairs(self.recorded.pairs, classes)
+        """Axes to which the code gave the size of another: in the same line, then wherever it did so."""
+        if lines := {pair.line for pair in self.recorded.pairs.get(index, ())}:
+            yield self._unequal(classes, lines)
+            yield self._unequal(classes, None)
 
-    def _pairs(self, indices: Iterable[int], classes: Classes) -> list[Tie]:
+    def _unequal(self, classes: Classes, lines: set[str] | None) -> list[Tie]:
+        """Pairs, in some lines of the code or in all, that a cut may tell apart."""
         ties: list[Tie] = []
-        for k in indices:
-            for taken, system, axes in self.recorded.pairs.get(k, ()):
-                if not self._one_size(taken, system, axes, classes):
-                    source, axis = taken.systems[0]
-                    where = f"{self.recorded.operations[k].module} (one size in the code)"
-                    ties.append((self._along(source, (axis,)), self._along(system, axes), where))
+        for index, pairs in self.recorded.pairs.items():
+            for pair in pairs:
+                if (lines is None or pair.line in lines) and not self._one_size(pair, classes):
+                    source, axis = pair.taken.systems[0]
+                    where = f"{self.recorded.operations[index].module} (one size in the code)"
+                    ties.append((self._along(source, (axis,)), self._along(pair.system, pair.axes), where))
         return ties
 
     def scales(self) -> Iterator[tuple[np.ndarray, str]]:
@@ -196,14 +197,14 @@ class Mender:
                 reason = f"the scale of the attention in {where} is worked out of a size"
                 yield self._along(system, (system.dim() - 1,)), reason
 
-    def _one_size(self, taken: AxisRef, system: Tensor, axes: tuple[int, ...], classes: Classes) -> bool:
-        """Whether an axis has one size with another, or with two as one, whatever is cut."""
-        units = self._removable(classes.lines(taken), classes)
-        if len(axes) == 1:
+    def _one_size(self, pair: Pair, classes: Classes) -> bool:
+        """Whether the two have one size, whatever is cut."""
+        units = self._removable(classes.lines(pair.taken), classes)
+        if len(pair.axes) == 1:
             # The same units, shuffled maybe.
-            lines = classes.lines(AxisRef(system.shape[axes[0]], ((system, axes[0]),)))
-            return np.array_equal(units, self._removable(lines, classes))
-        whole = classes.of[compressed(system, varying(system)).numpy()]
+            given = AxisRef(pair.system.shape[pair.axes[0]], ((pair.system, pair.axes[0]),))
+            return np.array_equal(units, self._removable(classes.lines(given), classes))
+        whole = classes.of[compressed(pair.system, varying(pair.system)).numpy()]
         return not len(units) and bool(classes.locked[whole].all())
 
     @staticmethod

@@ -93,7 +93,8 @@ class Prober:
                 return best
             if proposal.passes(failure.index, seed) and (best is None or proposal.reach > best.reach):
                 best = proposal
-            if best is not None and best.reach == len(self.recorded.operations):
+            # The scale of an attention is no matter of literals.
+            if best is not None and (best.reach == len(self.recorded.operations) or best.reach in self.recorded.scales):
                 return best
         for proposal in self._couplings(failure) if best is None else ():
             if self._hurried:
@@ -147,7 +148,9 @@ class Prober:
     def _handed_on(self, failure: Failure) -> Iterator[Findings]:
         """What the code says itself: one size for two axes."""
         for index in self.mender.window(failure.index):
-            yield from map(self.findings.tie, self.mender.handed_on(index, self.findings.classes))
+            for ties in self.mender.handed_on(index, self.findings.classes):
+                if ties:
+                    yield self.findings.tie(ties)
 
     def _literals(self, failure: Failure) -> Iterator[list[Literal]]:
         seen: set[tuple] = set()

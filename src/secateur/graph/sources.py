@@ -79,11 +79,19 @@ def name_attributes(modules: Iterable[tuple[str, nn.Module]]) -> None:
 
 
 class Pair(NamedTuple):
-    """An axis whose size the code took, and where it gave that size: to one axis, or to two neighbours as one."""
+    """An axis whose size the code took, and to which it gave that size: one, or two neighbours as one.
+
+    Attributes:
+        taken: the axis whose size it took.
+        system: of the tensor to which it gave it.
+        axes: of that tensor, along which the system varies.
+        line: of the code.
+    """
 
     taken: AxisRef
     system: Tensor
     axes: tuple[int, ...]
+    line: str
 
 
 class Scale(NamedTuple):
@@ -109,7 +117,7 @@ class Sources:
         ledger: where literals are noted.
         labels: of a tensor.
         operations: that have run.
-        where: the module whose code is running, with the line.
+        line: of the code that is running.
 
     Attributes:
         pairs: by the number of the operation that was given a size.
@@ -121,9 +129,9 @@ class Sources:
         ledger: Ledger,
         labels: Callable[[Tensor], Labels],
         operations: Sequence[Any],
-        where: Callable[[], str],
+        line: Callable[[], str],
     ):
-        self._ledger, self._labels, self._operations, self._where = ledger, labels, operations, where
+        self._ledger, self._labels, self._operations, self._line = ledger, labels, operations, line
         self._bound: dict[Place, AxisRef] = {}
         self.pairs: dict[int, list[Pair]] = {}
         self.scales: dict[int, Scale] = {}
@@ -204,8 +212,9 @@ class Sources:
             queries = call.args[0] if call.args else call.kwargs["query"]
             systems = tuple(s for s in self._labels(queries).systems if queries.dim() - 1 in varying(s))
             if systems:
-                scale = Scale(systems, self._where())
-                self.scales.update(dict.fromkeys(range(call.first, len(self._operations)), scale))
+                where = f"{self._operations[-1].module or 'the model'}{self._line()}"
+                ran = range(call.first, len(self._operations))
+                self.scales.update(dict.fromkeys(ran, Scale(systems, where)))
         return call.out
 
     def _laid_out(self, out: Tensor, sizes: Sequence[Any], first: int = 0) -> None:
@@ -240,7 +249,8 @@ class Sources:
     def _pair(self, taken: AxisRef, systems: Sequence[Tensor], axes: tuple[int, ...]) -> None:
         for system in systems:
             if set(axes) <= set(varying(system)):
-                self.pairs.setdefault(len(self._operations) - 1, []).append(Pair(taken, system, axes))
+                pair = Pair(taken, system, axes, self._line())
+                self.pairs.setdefault(len(self._operations) - 1, []).append(pair)
                 return
 
 
