@@ -35,6 +35,7 @@ REASONS = (
     (r"not used when", "not used"),
     (r"a spatial axis", "spatial axes"),
     (r"reaches .*\((\w+)\), an operation without a rule", "no rule for {}"),
+    (r"the scale of the attention", "scales of attention"),
     (r"the code of (\w+)", "code of {}"),
 )
 MOST_REASONS = 4

@@ -2,7 +2,8 @@
 
 The code holds a size of its own there. Either it is an integer attribute: then that is bound to the axis (a *literal*).
 Or it was read off another tensor, as in ``B, N, C = x.shape … y.reshape(B, N, C)``: then two widths are one by the
-will of the code, and their units are tied. Everything here only proposes; a dry run decides.
+will of the code, and their units are tied. Where the code did not say which (see ``sources.py``), every attribute and
+every width of the right size is a proposal. Everything here only proposes; a dry run decides.
 """
 
 from __future__ import annotations

@@ -83,9 +83,11 @@ class Prober:
         return locked if locked.passes(failure.index, seed) else None
 
     def _mended(self, seed: int, failure: Failure) -> Findings | None:
-        """The literals that carry furthest, of equal ones the first; if none do, the first ties that do."""
+        """What the code says itself, or the literals that carry furthest, or the first ties that carry further."""
         best: Findings | None = None
         for proposal in self._handed_on(failure):
+            if self._hurried:
+                return None
             if proposal.passes(failure.index, seed):
                 return proposal
         for proposal in self._bindings(seed, failure):
