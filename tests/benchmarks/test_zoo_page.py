@@ -25,10 +25,11 @@ def test_reasons_become_a_few_words_the_most_first():
         "meets a fixed axis in model (add)": 9,
         "reaches a.b (im2col), an operation without a rule [x.py:3]": 5,
         "the code of Attention [y.py:3] does not follow a cut: shape": 64,
+        "the scale of the attention in blocks.0 [y.py:7] is worked out of a size": 32,
         "something that nobody has named yet at all": 1,
     }
     words = zoo_page.few_words(locked)
-    assert words == "code of Attention 64, fixed axes 12, outputs 10, no rule for im2col 5, others 1"
+    assert words == "code of Attention 64, scales of attention 32, fixed axes 12, outputs 10, others 6"
     assert zoo_page.few_words(None) == ""
     assert zoo_page.few_words({"strided slice in the model": 2}) == "strided slice 2"
 
