@@ -27,6 +27,7 @@ class Net(nn.Module):
         self.first, self.aside = nn.Linear(5, 12), nn.Linear(5, wide)
         self.second, self.head = nn.Linear(12, 7), nn.Linear(7, 3)
         self.heads, self.width, self.borders, self.front = 4, 12, [5, 7], 5
+        self.words, self.mixed = [*range(1000)], [3, "three"]
         self.between = between
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,7 +165,7 @@ def test_a_sourced_number_is_the_number_that_it_is() -> None:
 
     def look(net: Net, y: Tensor, z: Tensor) -> Tensor:
         c = y.shape[-1]
-        seen.extend([y.shape, c, net.heads, net.borders])
+        seen.extend([y.shape, c, net.heads, net.borders, net.words, net.mixed])
         kept["c"] = copy.deepcopy(c)
         assert c == 12
         assert c // net.heads == 3
@@ -174,12 +175,16 @@ def test_a_sourced_number_is_the_number_that_it_is() -> None:
 
     net = Net(look)
     sc.trace(net, TOKENS)
-    shape, c, heads, borders = seen[:4]
+    shape, c, heads, borders, words, mixed = seen[:6]
     assert type(shape) is torch.Size
     assert isinstance(c, SourcedInt)
     assert isinstance(heads, SourcedInt)
     assert isinstance(borders, list)
     assert all(isinstance(entry, SourcedInt) for entry in borders)
+    # Long lists hold no sizes, nor do those of other things.
+    assert isinstance(words, list)
+    assert isinstance(mixed, list)
+    assert type(words[5]) is type(mixed[0]) is int
     # A share says where it comes from, a rest or any other result does not.
     assert isinstance(c // heads, SourcedInt)
     assert type(c // 5) is type(c * 2) is type(heads // 2) is int

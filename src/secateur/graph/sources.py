@@ -22,6 +22,10 @@ from secateur.graph.leaves import undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal
 
 
+#: A longer list holds no sizes of axes.
+_MOST_ENTRIES = 64
+
+
 class Place(NamedTuple):
     """An attribute of a module, or an entry of one."""
 
@@ -74,7 +78,7 @@ def name_attributes(modules: Iterable[tuple[str, nn.Module]]) -> None:
             if type(value) is int:
                 if value > 1:
                     held[name] = _sourced(value, Place(path, name))
-            elif type(value) in (tuple, list) and value and all(type(v) is int for v in value):
+            elif type(value) in (tuple, list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
                 held[name] = type(value)(_sourced(v, Place(path, name, k)) for k, v in enumerate(value))
 
 
