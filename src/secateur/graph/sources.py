@@ -21,7 +21,6 @@ from secateur.graph.labels import Labels, varying
 from secateur.graph.leaves import undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal
 
-
 #: A longer list holds no sizes of axes.
 _MOST_ENTRIES = 64
 
