@@ -23,7 +23,7 @@ from benchmarks.engine_store import conditions, load_rows, store
 from benchmarks.engine_summary import model_row, summary
 from benchmarks.engine_table import line, show
 from benchmarks.engine_worker import work
-from benchmarks.zoo import QUICK, names, select
+from benchmarks.zoo import QUICK, names, published, select
 from secateur._errors import SecateurError, UsageError
 
 
@@ -49,6 +49,7 @@ def _broken(events: Sequence[Event]) -> str:
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description="the engine beside Torch-Pruning")
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
+    parser.add_argument("--published", action="store_true", help="transformers in published sizes instead of the zoo")
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="models that match; repeatable")
     parser.add_argument("--no-peer", action="store_true", help="run Secateur alone")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each side (default 3)")
@@ -59,6 +60,8 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     problems = []
     if asked.repeats < 1:
         problems.append(f"--repeats is {asked.repeats}; it takes 1 or more")
+    if asked.quick and asked.published:
+        problems.append("--quick and --published are two selections; give one")
     if asked.threads < 1:
         problems.append(f"--threads is {asked.threads}; it takes 1 or more")
     if asked.out is not None and not asked.out.resolve().parent.is_dir():
@@ -72,6 +75,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
 
 def _reproduce(asked: argparse.Namespace) -> str:
     words = ["python", "-m", "benchmarks.engine", *(["--quick"] if asked.quick else [])]
+    words += ["--published"] if asked.published else []
     for pattern in asked.only:
         words += ["--only", shlex.quote(pattern)]
     words += ["--no-peer"] if asked.no_peer else []
@@ -83,7 +87,7 @@ def main(words: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 150, emoji=False)
     try:
         asked = _arguments(words)
-        zoo = names()
+        zoo = published() if asked.published else names()
         todo = select(list(QUICK) if asked.quick else zoo, asked.only)
         now = conditions(asked.repeats, asked.threads, not asked.no_peer, _reproduce(asked))
         done = load_rows(asked.out, now) if asked.resume else {}

@@ -35,6 +35,9 @@ _VISION = {
     "patch_size": 8,
 }
 
+#: The backbone of a detector from a configuration.
+_NO_DOWNLOAD = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+
 #: Name: (class of the configuration, class of the model, arguments of the configuration, kind of input).
 FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "bert": ("BertConfig", "BertForSequenceClassification", _ENCODER, "text"),
@@ -165,25 +168,34 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
             "encoder_ffn_dim": 128,
             "decoder_ffn_dim": 128,
             "num_queries": 10,
-            "use_timm_backbone": False,
-            "use_pretrained_backbone": False,
-            "backbone": None,
         },
         "image",
     ),
 }
 
 
-def build_hf(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+#: Those whose classes have a published size of at most 150 million parameters as their default.
+PUBLISHED: tuple[str, ...] = (
+    *("bert", "distilbert", "roberta", "gpt2", "opt", "t5", "whisper", "clip", "vit", "swin", "segformer", "detr"),
+)
+
+
+def build_hf(name: str, published: bool = False) -> tuple[nn.Module, dict[str, Tensor]]:
     """A model with seeded random weights in evaluation mode, and keyword inputs that it takes.
+
+    Args:
+        published: in the size that its configuration has by default, which is a published one.
 
     Raises:
         MissingExtra: transformers is not installed.
     """
     transformers = require("transformers", "hf")
     config_class, model_class, arguments, kind = FAMILIES[name]
+    if published:
+        arguments = {}
     if name == "detr":
-        arguments = {**arguments, "backbone_config": _small_resnet(transformers)}
+        backbone = transformers.ResNetConfig(out_features=["stage4"]) if published else _small_resnet(transformers)
+        arguments = {**arguments, **_NO_DOWNLOAD, "backbone_config": backbone}
     config = getattr(transformers, config_class)(**arguments)
     torch.manual_seed(0)
     model = getattr(transformers, model_class)(config).eval()

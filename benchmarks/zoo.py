@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.hf_models import FAMILIES, build_hf
+from benchmarks.hf_models import FAMILIES, PUBLISHED, build_hf
 from secateur._errors import UsageError
 from secateur.measure.inputs import as_call, tensors_in
 
@@ -55,6 +55,11 @@ def names() -> list[str]:
     return [*_torchvision(), *(f"timm:{n}" for n in families), *(f"hf:{n}" for n in FAMILIES)]
 
 
+def published() -> list[str]:
+    """Hugging Face transformers in sizes that were published, which are not part of the zoo: they take longer."""
+    return [f"hf-published:{name}" for name in PUBLISHED]
+
+
 def _torchvision() -> Iterator[str]:
     from torchvision import models
 
@@ -92,8 +97,8 @@ def build(name: str) -> tuple[nn.Module, Any]:
     """A network in evaluation mode with seeded random weights, and example inputs (a tensor, a tuple or a dict)."""
     torch.manual_seed(0)
     family, _, architecture = name.partition(":")
-    if family == "hf":
-        return build_hf(architecture)
+    if family in ("hf", "hf-published"):
+        return build_hf(architecture, published=family == "hf-published")
     generator = torch.Generator().manual_seed(0)
     if family == "timm":
         import timm

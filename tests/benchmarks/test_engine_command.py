@@ -41,6 +41,16 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFix
         assert part in text
     assert engine.main(["--resume"]) == 2
     assert "--out FILE" in capsys.readouterr().err
+    assert engine.main(["--quick", "--published"]) == 2
+    assert "give one" in capsys.readouterr().err
+
+
+def test_published_sizes_are_a_selection_of_their_own(capsys: pytest.CaptureFixture[str], ran: list[str]):
+    assert engine.main(["--published", "--only", "*t*"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["protocol"]["reproduce"].startswith("python -m benchmarks.engine --published --only '*t*'")
+    assert "hf-published:opt" in ran
+    assert all(name.startswith("hf-published:") for name in ran)
 
 
 def test_a_pattern_that_matches_nothing_is_refused(capsys: pytest.CaptureFixture[str]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from benchmarks.hf_models import FAMILIES
-from benchmarks.zoo import QUICK, build, counts_vary, names, output_layers, output_shapes, select
+from benchmarks.zoo import QUICK, build, counts_vary, names, output_layers, output_shapes, published, select
 from torch import nn
 
 from secateur._errors import UsageError
@@ -17,6 +17,11 @@ def test_the_zoo_has_every_part_and_no_name_twice():
     for part in ("torchvision:resnet", "torchvision:video.", "torchvision:detection.", "timm:", "hf:"):
         assert any(name.startswith(part) for name in zoo)
     assert set(QUICK) <= set(zoo)
+
+
+def test_published_sizes_are_of_families_of_the_zoo_and_not_part_of_it():
+    assert {name.removeprefix("hf-published:") for name in published()} < set(FAMILIES)
+    assert not set(published()) & set(names())
 
 
 def test_patterns_match_with_the_family_or_without():
