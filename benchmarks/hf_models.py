@@ -195,7 +195,8 @@ def build_hf(name: str, published: bool = False) -> tuple[nn.Module, dict[str, T
         arguments = {}
     if name == "detr":
         backbone = transformers.ResNetConfig(out_features=["stage4"]) if published else _small_resnet(transformers)
-        arguments = {**arguments, **_NO_DOWNLOAD, "backbone_config": backbone}
+        # Its configuration names no size of images, but keeps what it does not know; only the inputs read it.
+        arguments = {**arguments, **_NO_DOWNLOAD, "backbone_config": backbone, "image_size": 480 if published else 64}
     config = getattr(transformers, config_class)(**arguments)
     torch.manual_seed(0)
     model = getattr(transformers, model_class)(config).eval()
