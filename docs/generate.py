@@ -44,7 +44,7 @@ def main() -> None:
     (HERE / "names.md").write_text(text, encoding="utf-8")
     rethinking_page.write()
     widths_page.write()
-    zoo_page.PAGE.write_text(zoo_page.page(zoo_page.stored()), encoding="utf-8")
+    zoo_page.PAGE.write_text(zoo_page.page(*zoo_page.stored()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "zoo-cpu.json"
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+RESULT, PUBLISHED = RESULTS / "zoo-cpu.json", RESULTS / "hf-published-cpu.json"
 PAGE = Path(__file__).with_name("what-can-be-pruned.md")
 
 #: What a name begins with, longest first, and the title of its table.
@@ -139,13 +140,7 @@ def _top(result: Mapping[str, Any]) -> list[str]:
             "the dense shapes; whether these equal a masked network is not checked."
         )
     if result["geomean_speedup"] is not None:
-        slower = len(result["slower_on"])
-        lines.append(
-            f"- Over the {result['compared']} that both can do, it takes {result['geomean_speedup']:.2f} times as long "
-            f"as Secateur (geometric mean of the whole job; over the {result['alike']} where neither leaves more than "
-            f"60 % of the MACs: {_times(result['geomean_speedup_alike'])}); Secateur is slower on {slower}"
-            + (f": {', '.join(f'`{name}`' for name in result['slower_on'])}." if slower else ".")
-        )
+        lines.append(f"- {_speed(result)}")
     memory = f", {hardware['memory_gib']} GiB" if hardware.get("memory_gib") else ""
     commit = f" at commit `{protocol['commit']}`" if protocol["commit"] else ""
     load = hardware["load_average"]
@@ -165,17 +160,49 @@ def _top(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def page(result: Mapping[str, Any]) -> str:
+def _speed(result: Mapping[str, Any]) -> str:
+    """How long both sides take, in a sentence."""
+    slower = result["slower_on"]
+    text = (
+        f"Over the {result['compared']} that both can do, it takes {result['geomean_speedup']:.2f} times as long as "
+        "Secateur (geometric mean of the whole job"
+    )
+    if result["geomean_speedup_alike"] is not None:
+        alike = _times(result["geomean_speedup_alike"])
+        text += f"; over the {result['alike']} where neither leaves more than 60 % of the MACs: {alike}"
+    names = f": {', '.join(f'`{name}`' for name in slower)}" if slower else ""
+    return f"{text}); Secateur is slower on {len(slower) or 'none'}{names}."
+
+
+def _in_published_sizes(result: Mapping[str, Any]) -> list[str]:
+    prefix, protocol = "hf-published:", result["protocol"]
+    rows = result["rows"]
+    exact = sum(r["ours_status"] == "exact" for r in rows)
+    return [
+        "",
+        f"## Hugging Face transformers, published sizes ({exact} of {len(rows)} exact)",
+        "",
+        "The small configurations above have two layers of width 64; these are twelve of them in the size that their "
+        f"class has by default. They are not counted above. Torch-Pruning makes "
+        f"{result['peer_pruned']} smaller. {_speed(result)} Measured {protocol['date']} at commit "
+        f"`{protocol['commit']}`: `{protocol['reproduce']}`.",
+        "",
+        *_table(rows, prefix),
+    ]
+
+
+def page(result: Mapping[str, Any], published: Mapping[str, Any]) -> str:
     """The page as Markdown.
 
     Args:
         result: what ``python -m benchmarks.engine --out FILE`` stored.
+        published: the same with ``--published``.
     """
     lines = [
         "# What can be pruned",
         "",
-        "Written by `make docs` from `benchmarks/results/zoo-cpu.json`. Random weights; `benchmarks/README.md` has the "
-        "protocol.",
+        "Written by `make docs` from `zoo-cpu.json` and `hf-published-cpu.json` in `benchmarks/results/`. Random "
+        "weights; `benchmarks/README.md` has the protocol.",
         "",
         *_top(result),
         "",
@@ -191,6 +218,7 @@ def page(result: Mapping[str, Any]) -> str:
         if rows:
             exact = sum(r["ours_status"] == "exact" for r in rows)
             lines += ["", f"## {titles[prefix]} ({exact} of {len(rows)} exact)", "", *_table(rows, prefix)]
+    lines += _in_published_sizes(published)
     for title, side in (("What Secateur cannot do yet", "ours"), ("What Torch-Pruning says", "peer")):
         failures = _failures(result["rows"], side)
         if failures:
@@ -198,6 +226,7 @@ def page(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def stored() -> dict[str, Any]:
-    """The newest stored result."""
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+def stored() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The newest stored results: of the zoo, and of transformers in published sizes."""
+    zoo, published = (json.loads(path.read_text(encoding="utf-8")) for path in (RESULT, PUBLISHED))
+    return zoo, published
