@@ -87,6 +87,17 @@ def test_norms_of_convolutions_are_over_whole_filters():
         torch.testing.assert_close(sc.score(graph, "l2")[name], filters.square().sum((1, 2, 3)).sqrt())
 
 
+def test_norms_of_filters_that_lie_along_the_second_axis():
+    # More weights than are looked at in one go.
+    model = nn.Sequential(
+        nn.Conv2d(3, 128, 1), nn.ReLU(), nn.ConvTranspose2d(128, 96, 4), nn.ReLU(), nn.Conv2d(96, 2, 1)
+    )
+    filters = model[2].weight.detach().double()
+    graph = sc.trace(model, torch.randn(1, 3, 4, 4))
+    torch.testing.assert_close(sc.score(graph, "l1")["2"], filters.abs().sum((0, 2, 3)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(sc.score(graph, "l2")["2"], filters.square().sum((0, 2, 3)).sqrt(), rtol=1e-12, atol=0)
+
+
 def test_norms_of_layers_that_produce_the_same_unit_are_added():
     model = Summed()
     found = scores_of(model, "l1", torch.randn(1, 3))
