@@ -67,10 +67,6 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _times(value: float | None) -> str:
-    return "no figure" if value is None else f"{value:.2f} times"
-
-
 def _units(row: Mapping[str, Any]) -> str:
     parts = []
     for kind, n in (row["units"] or {}).items():
@@ -168,8 +164,8 @@ def _speed(result: Mapping[str, Any]) -> str:
         "Secateur (geometric mean of the whole job"
     )
     if result["geomean_speedup_alike"] is not None:
-        alike = _times(result["geomean_speedup_alike"])
-        text += f"; over the {result['alike']} where neither leaves more than 60 % of the MACs: {alike}"
+        alike = result["geomean_speedup_alike"]
+        text += f"; over the {result['alike']} where neither leaves more than 60 % of the MACs: {alike:.2f} times"
     names = f": {', '.join(f'`{name}`' for name in slower)}" if slower else ""
     return f"{text}); Secateur is slower on {len(slower) or 'none'}{names}."
 
@@ -183,8 +179,9 @@ def _in_published_sizes(result: Mapping[str, Any]) -> list[str]:
         f"## Hugging Face transformers, published sizes ({exact} of {len(rows)} exact)",
         "",
         "The small configurations above have two layers of width 64; these are twelve of them in the size that their "
-        f"class has by default. They are not counted above. Torch-Pruning makes "
-        f"{result['peer_pruned']} smaller. {_speed(result)} Measured {protocol['date']} at commit "
+        "class has by default. They are not counted above. DETR gets an image of 480 pixels: on smaller ones the "
+        f"comparison turns, see `benchmarks/README.md`. Torch-Pruning makes {result['peer_pruned']} smaller. "
+        f"{_speed(result)} Measured {protocol['date']} at commit "
         f"`{protocol['commit']}`: `{protocol['reproduce']}`.",
         "",
         *_table(rows, prefix),
