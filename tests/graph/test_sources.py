@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import secateur as sc
 from secateur.graph.capture import capture
 from secateur.graph.probe import Prober
-from secateur.graph.sources import SourcedInt
+from secateur.graph.sourced import SourcedInt
 
 TOKENS = torch.zeros(1, 6, 5)
 
@@ -137,7 +137,7 @@ def test_the_same_units_in_another_order_are_not_tied_to_one_another() -> None:
         return y.view(n, t, net.heads, c // net.heads).transpose(2, 3).reshape(n, t, c)
 
     prober, runs = probed(Net(shuffled))
-    assert runs == 2
+    assert runs == 0
     assert max(group.width for group in prober.findings.groups if not group.locked) >= 4
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,12 +24,13 @@ from secateur.graph import leaves
 from secateur.graph.admit import admitted, does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
 from secateur.graph.clone import Copy, Mould
+from secateur.graph.doubts import Doubts, Pair
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.leaves import Leaf, undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MADE, MetaMemory
-from secateur.graph.rules import argument, lookup
+from secateur.graph.rules import argument, lookup, pointwise
 from secateur.graph.rules.experts import LOOKING_UP, PASSING
 from secateur.graph.size_watch import SizeWatch
 from secateur.graph.skeleton import (
@@ -39,7 +41,8 @@ from secateur.graph.skeleton import (
     skeleton_of,
     without_numbers,
 )
-from secateur.graph.sources import Pair, Scale, Sources, name_attributes
+from secateur.graph.sourced import name_attributes
+from secateur.graph.sources import Scale, Sources, line_of
 from secateur.graph.trees import map_tensors, output_tensors, tensors
 
 _ATTRIBUTE = "_secateur_labels"
@@ -85,7 +88,7 @@ class Capture:
         inputs: what it ran on.
         on_meta: without numbers.
         memory: results on the meta device.
-        handles_sizes: whether code of the model read or gave a size that a cut may change.
+        doubts: what the code did with sizes of which it is not known that it follows a cut.
         idle: modules that did not run.
         blocks: modules that can be left out as a whole.
         pairs, scales: what the code did with sizes, see ``Sources``.
@@ -99,7 +102,7 @@ class Capture:
     inputs: tuple[tuple, dict]
     on_meta: bool
     memory: MetaMemory
-    handles_sizes: bool
+    doubts: Doubts
     idle: set[str]
     blocks: list[Block]
     pairs: dict[int, list[Pair]]
@@ -125,6 +128,7 @@ def name_of(func: Any) -> str:
     return func.overloadpacket.__name__
 
 
+@cache
 def takes_numbers(func: Any) -> bool:
     """Whether an operation takes numbers as values."""
     return torch.Tag.pointwise in func.tags or name_of(func) in _FILLS
@@ -176,13 +180,13 @@ class Run(Dispatch):
         self._expected: list[tuple[str, AxisRef]] = []
         self._name = ""
         self._ordinal = 0
-        #: Whether an operation was asked for in a way that those who listen to PyTorch's functions do not hear.
-        self.went_past = False
+        self.doubts = Doubts()
+        self.sources = Sources(ledger, self.labels, self.operations, self.frame, self.doubts)
 
     def close(self) -> None:
         """Let go of the skeleton: what is written down outlives it, and circles would keep it until they are found."""
         self.ledger.here = str
-        del self.stack
+        del self.stack, self.sources
 
     @property
     def module(self) -> str:
@@ -203,13 +207,15 @@ class Run(Dispatch):
 
     def source(self) -> str:
         """The line of the model's own code that asked for the running operation."""
-        frame = sys._getframe(1)
-        while frame is not None:
-            file = frame.f_code.co_filename
-            if is_model_code(file):
-                return f" [{file.rsplit('/', 1)[-1]}:{frame.f_lineno}]"
+        return line_of(self.frame())
+
+    @staticmethod
+    def frame() -> types.FrameType | None:
+        """The innermost frame of the model's own code."""
+        frame: types.FrameType | None = sys._getframe(1)
+        while frame is not None and not is_model_code(frame.f_code.co_filename):
             frame = frame.f_back
-        return ""
+        return frame
 
     def reads(self, func: Any, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
         """Note that the running operation reads across labelled elements along ``dims``."""
@@ -253,13 +259,15 @@ class Run(Dispatch):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if torch._C._len_torch_function_stack():
-            self.went_past = True
+            # Those who listen to PyTorch's functions did not hear this one.
+            self.doubts.always = True
         return self.operation(func, args, kwargs, tensors((args, kwargs)))
 
     def operation(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
         """Run one operation, whose tensors are ``flat``, and let the labels follow it."""
         out = self.perform(func, args, kwargs, flat)
-        inputs = tuple([s for t in flat for s in getattr(t, _ATTRIBUTE, FIXED).systems])
+        labels = [getattr(t, _ATTRIBUTE, FIXED) for t in flat]
+        inputs = tuple([s for own in labels for s in own.systems])
         self.used.update(map(id, flat))
         # Operations are slow to look up, so once is enough.
         kind = self._kinds.get(func)
@@ -268,6 +276,9 @@ class Run(Dispatch):
         name, apply, numbered = kind
         module, self._name = self.stack.paths[-1], name
         key = module, name
+        if inputs and apply is not pointwise and any(own.is_uniform and t.numel() > 1 for own, t in zip(labels, flat)):
+            # A constant of a size of its own.
+            self.doubts.about_systems(inputs)
         self._expected = []
         self._ordinal = self._counts[key] = self._counts.get(key, -1) + 1
         try:
@@ -400,9 +411,8 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     memory.mark(tensors(inputs))
     label_parameters(ledger, skeleton)
     run = Run(ledger, skeleton, memory)
-    name_attributes(skeleton.modules)
-    sources = Sources(ledger, run.labels, run.operations, run.source)
-    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, sources.may_change, run.function, sources.run)
+    name_attributes(skeleton.modules, run.doubts)
+    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, run.function, run.sources.run)
     with plain_kernels(), run.stack, watch, run:
         output = skeleton.model(*inputs[0], **inputs[1])
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]
@@ -418,7 +428,11 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
             ledger.lock(line, "indices into it reach the model's output")
     lock_marked(run, skeleton)
     blocks = run.trails.blocks()
+    sources = run.sources
+    sources.finish()
     run.close()
+    # On real values the code of the model may take another branch.
+    run.doubts.always |= not on_meta
     return Capture(
         ledger=ledger,
         operations=run.operations,
@@ -428,7 +442,7 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
         inputs=inputs,
         on_meta=on_meta,
         memory=memory,
-        handles_sizes=watch.handled or run.went_past or not on_meta,
+        doubts=run.doubts,
         idle=idle,
         blocks=blocks,
         pairs=sources.pairs,

@@ -18,9 +18,9 @@ from torch import Tensor
 from secateur.graph import sizes
 from secateur.graph.capture import Capture, Operation
 from secateur.graph.classes import Classes
+from secateur.graph.doubts import one_size
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import AxisRef, Literal
-from secateur.graph.sources import Pair
 
 Tie = tuple[np.ndarray, np.ndarray, str]
 
@@ -184,7 +184,7 @@ class Mender:
         ties: list[Tie] = []
         for index, pairs in self.recorded.pairs.items():
             for pair in pairs:
-                if (lines is None or pair.line in lines) and not self._one_size(pair, classes):
+                if (lines is None or pair.line in lines) and not one_size(pair, classes):
                     source, axis = pair.taken.systems[0]
                     where = f"{self.recorded.operations[index].module} (one size in the code)"
                     ties.append((self._along(source, (axis,)), self._along(pair.system, pair.axes), where))
@@ -197,22 +197,6 @@ class Mender:
             for system in systems:
                 reason = f"the scale of the attention in {where} is worked out of a size"
                 yield self._along(system, (system.dim() - 1,)), reason
-
-    def _one_size(self, pair: Pair, classes: Classes) -> bool:
-        """Whether the two have one size, whatever is cut."""
-        units = self._removable(classes.lines(pair.taken), classes)
-        if len(pair.axes) == 1:
-            # The same units, shuffled maybe.
-            given = AxisRef(pair.system.shape[pair.axes[0]], ((pair.system, pair.axes[0]),))
-            return np.array_equal(units, self._removable(classes.lines(given), classes))
-        whole = classes.of[compressed(pair.system, varying(pair.system)).numpy()]
-        return not len(units) and bool(classes.locked[whole].all())
-
-    @staticmethod
-    def _removable(lines: Sequence[np.ndarray], classes: Classes) -> np.ndarray:
-        """The units on some lines that are not locked, in ascending order."""
-        units = np.concatenate([_NONE, *lines])
-        return np.sort(units[~classes.locked[units]])
 
     def _along(self, system: Tensor, axes: tuple[int, ...]) -> np.ndarray:
         """Labels of some axes alone, in their order."""

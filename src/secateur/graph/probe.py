@@ -56,9 +56,10 @@ class Prober:
         return Mender(self.recorded)
 
     def run(self) -> Settled:
-        delicate = self._delicate()
-        if not (delicate or self.recorded.handles_sizes):
+        pairs = [pair for pairs in self.recorded.pairs.values() for pair in pairs]
+        if not self.recorded.doubts.remain(*self.findings.settled, self.findings.literals, pairs):
             return Settled(*self.findings.settled, self.findings.literals)
+        delicate = self._delicate()
         # A group of two is cut in every second run only, so that two of them do not always lose alike.
         mended = delicate or any(g.width == 2 and not g.locked for g in self.findings.groups)
         for _ in range(_MOST_ROUNDS if self.recorded.on_meta else 2 * _MOST_RUNS[False]):

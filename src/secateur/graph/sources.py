@@ -1,100 +1,33 @@
 """Where does a size that the model's code hands over come from?
 
 ``y.view(b, n, self.heads, c // self.heads)``: an attribute, and a share of a size that was read off another tensor.
-Integers do not say so. During a trace the code gets some that do: its attributes and the sizes of its activations are
-each a :class:`SourcedInt`. Where one is given as the size of an axis, an attribute is bound to that axis (a *literal*);
-two axes of which the code gave the size of one to the other are noted, and tied if a dry run shows that it matters.
+Integers do not say so, but during a trace the code gets some that do (``sourced.py``). Where one is given as the size
+of an axis, an attribute is bound to that axis (a *literal*); two axes of which the code gave the size of one to the
+other are noted, and tied if a dry run shows that it matters.
 
-So what ``mend.py`` would have to search for, one failing dry run after another, is known at once. Other arithmetic
-gives plain integers, of which nothing is known here. All of it only proposes; dry runs decide.
+So what ``mend.py`` would have to search for, one failing dry run after another, is known at once. A plain number that
+is given as the size of an axis that a cut may change is a doubt (``doubts.py``), and so is a function of which nothing
+is known here. Where there is a doubt, dry runs decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import types
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from secateur.graph.doubts import Doubts, Pair, Place
 from secateur.graph.labels import Labels, varying
 from secateur.graph.leaves import undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal
+from secateur.graph.sourced import Share, SourcedInt, counts, doubt_numbers, plain, sourced
+from secateur.graph.trees import tensors
 
-#: A longer list holds no sizes of axes.
-_MOST_ENTRIES = 64
-
-
-class Place(NamedTuple):
-    """An attribute of a module, or an entry of one."""
-
-    module: str
-    attribute: str
-    entry: int | None = None
-
-
-class Share(NamedTuple):
-    """The size of an axis divided by a number, without a rest: ``c // heads``."""
-
-    axis: AxisRef
-    divisor: int
-
-
-class SourcedInt(int):
-    """A number and where it comes from: a place that holds it, an axis that is so long, or a share of one."""
-
-    source: Place | AxisRef | Share
-
-    def __floordiv__(self, divisor: Any) -> Any:
-        share = int(self) // divisor
-        if isinstance(self.source, AxisRef) and isinstance(divisor, int) and share * divisor == self:
-            return _sourced(share, Share(self.source, int(divisor)))
-        return share
-
-    def __reduce__(self) -> tuple[type[int], tuple[int]]:
-        # What the code keeps outlives the trace, and is copied as the number that it is.
-        return int, (int(self),)
-
-
-def _sourced(value: int, source: Place | AxisRef | Share) -> SourcedInt:
-    number = SourcedInt(value)
-    number.source = source
-    return number
-
-
-def name_attributes(modules: Iterable[tuple[str, nn.Module]]) -> None:
-    """Let the integers that modules hold say so, where the code is not PyTorch's."""
-    own_code: dict[type, bool] = {}
-    for path, module in modules:
-        kind = type(module)
-        if kind not in own_code:
-            own_code[kind] = not (getattr(kind.forward, "__module__", None) or "").startswith("torch.")
-        if not own_code[kind]:
-            continue
-        held = module.__dict__
-        for name, value in held.items():
-            # Values change, no entry comes or goes, so the dictionary may be gone through meanwhile.
-            if type(value) is int:
-                if value > 1:
-                    held[name] = _sourced(value, Place(path, name))
-            elif type(value) in (tuple, list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
-                held[name] = type(value)(_sourced(v, Place(path, name, k)) for k, v in enumerate(value))
-
-
-class Pair(NamedTuple):
-    """An axis whose size the code took, and to which it gave that size: one, or two neighbours as one.
-
-    Attributes:
-        taken: the axis whose size it took.
-        system: of the tensor to which it gave it.
-        axes: of that tensor, along which the system varies.
-        line: of the code.
-    """
-
-    taken: AxisRef
-    system: Tensor
-    axes: tuple[int, ...]
-    line: str
+#: On tensors that are the same everywhere: the sizes that the code gave them, by axis.
+_GIVEN = "_secateur_given"
 
 
 class Scale(NamedTuple):
@@ -120,7 +53,8 @@ class Sources:
         ledger: where literals are noted.
         labels: of a tensor.
         operations: that have run.
-        line: of the code that is running.
+        frame: of the model's own code that is running.
+        doubts: what nobody follows.
 
     Attributes:
         pairs: by the number of the operation that was given a size.
@@ -132,31 +66,68 @@ class Sources:
         ledger: Ledger,
         labels: Callable[[Tensor], Labels],
         operations: Sequence[Any],
-        line: Callable[[], str],
+        frame: Callable[[], types.FrameType | None],
+        doubts: Doubts,
     ):
-        self._ledger, self._labels, self._operations, self._line = ledger, labels, operations, line
+        self._ledger, self._labels, self._operations, self._frame = ledger, labels, operations, frame
+        self._doubts = doubts
         self._bound: dict[Place, AxisRef] = {}
+        self._unexplained: list[dict[int, SourcedInt]] = []
         self.pairs: dict[int, list[Pair]] = {}
         self.scales: dict[int, Scale] = {}
 
-    def may_change(self, tensor: Tensor) -> bool:
-        """Whether a cut may change the size of a tensor."""
-        return bool(self._labels(tensor).systems)
-
     def run(self, func: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
         """Run a function that the code calls; the sizes in its result say where they come from."""
-        hear = _HEARD.get(func.__name__)
-        if hear is None:
-            return func(*args, **kwargs)
+        hear = _HEARD.get(func.__name__, Sources._anything)
         first = len(self._operations)
         call = Call(args, kwargs, func(*args, **kwargs), first)
         with unheard():
             return hear(self, call)
 
+    def _made(self, call: Call) -> Any:
+        """A tensor that is the same everywhere, which fits any size until it meets one: then its own is explained."""
+        sizes = call.args[0] if call.args and isinstance(call.args[0], (tuple, list)) else call.args
+        own = {axis: n for axis, n in enumerate(sizes) if type(n) is SourcedInt}
+        if not own or not self._labels(call.out).is_uniform:
+            return self._anything(call)
+        given = {axis: number for axis, number in own.items() if axis < call.out.dim()}
+        setattr(call.out, _GIVEN, given)
+        self._unexplained.append(given)
+        doubt_numbers((call.args[1:], call.kwargs) if sizes is not call.args else call.kwargs)
+        return call.out
+
+    def explain(self, tensor: Tensor, axis: int, ref: AxisRef) -> bool:
+        """An axis of a tensor that is the same everywhere met one with units: whether the code said how long it is."""
+        given = getattr(tensor, _GIVEN, {})
+        if axis not in given:
+            return False
+        with unheard():
+            self._given(given.pop(axis), ref)
+        return True
+
+    def finish(self) -> None:
+        """The model has run: sizes that met nothing with units are in doubt."""
+        doubt_numbers([*map(list, map(dict.values, self._unexplained))])
+
+    def _anything(self, call: Call) -> Any:
+        """Whatever it does may depend on every size that it is given, or that its tensors have."""
+        self._doubt((call.args, call.kwargs, call.out))
+        return call.out
+
+    def _doubt(self, tree: Any) -> None:
+        for tensor in tensors(tree):
+            self._doubts.about_systems(self._labels(tensor).systems)
+        doubt_numbers(tree)
+
+    def _line(self) -> str:
+        return line_of(self._frame())
+
     # -- what the code reads ----------------------------------------------------------------------------------------
 
     def _property(self, call: Call) -> Any:
-        return self._sizes(call.args[0], call.out) if type(call.out) is torch.Size else call.out
+        if type(call.out) is torch.Size:
+            return self._sizes(call.args[0], call.out)
+        return self._anything(call)
 
     def _size(self, call: Call) -> Any:
         if type(call.out) is torch.Size:
@@ -171,44 +142,127 @@ class Sources:
     def _read(self, tensor: Tensor, axis: int, size: int) -> int:
         systems = self._labels(tensor).systems
         ref = self._ledger.axis(systems, axis % tensor.dim(), size) if systems else None
-        return _sourced(size, ref) if ref is not None and ref.systems else size
+        if ref is None or not ref.systems:
+            return size
+        if (frame := self._frame()) is not None and counts(frame.f_code):
+            self._doubts.about(ref)
+        return sourced(size, ref, self._doubts)
 
     # -- what the code gives ----------------------------------------------------------------------------------------
 
     def _reshape(self, call: Call) -> Any:
         sizes = call.args[1:]
-        self._laid_out(call.out, sizes[0] if sizes and isinstance(sizes[0], (tuple, list)) else sizes)
-        return call.out
+        sizes = sizes[0] if sizes and isinstance(sizes[0], (tuple, list)) else sizes
+        self._laid_out(call.out, sizes)
+        # A type instead of sizes, or sizes by their name.
+        return self._anything(call) if call.kwargs or len(sizes) != call.out.dim() else call.out
 
     def _unflatten(self, call: Call) -> Any:
-        if len(call.args) > 2:
-            self._laid_out(call.out, call.args[2], call.args[1] % call.args[0].dim())
+        if len(call.args) < 3:
+            return self._anything(call)
+        self._laid_out(call.out, call.args[2], call.args[1] % call.args[0].dim())
         return call.out
 
     def _narrow(self, call: Call) -> Any:
         if len(call.args) > 3:
             self._laid_out(call.out, call.args[3:], call.args[1] % call.args[0].dim())
-        return call.out
+        return (
+            call.out if len(call.args) > 3 and type(call.args[2]) is int and call.args[2] == 0 else self._anything(call)
+        )
 
     def _split(self, call: Call) -> Any:
-        if len(call.args) > 1:
-            dim = call.args[2] if len(call.args) > 2 else call.kwargs.get("dim", 0)
-            size = call.args[1]
-            for k, piece in enumerate(call.out):
-                self._laid_out(piece, [size[k] if isinstance(size, (tuple, list)) else size], dim % piece.dim())
+        if len(call.args) < 2:
+            return self._anything(call)
+        dim = call.args[2] if len(call.args) > 2 else call.kwargs.get("dim", 0)
+        size = call.args[1]
+        for k, piece in enumerate(call.out):
+            self._laid_out(piece, [size[k] if isinstance(size, (tuple, list)) else size], dim % piece.dim())
         return call.out
 
-    def _index(self, call: Call) -> Any:
-        index = call.args[1] if type(call.args[1]) is tuple else call.args[1:]
-        asked = [part for part in index if type(part) is slice and part != slice(None)]
-        for part, operation in zip(asked, (o for o in self._operations[call.first :] if o.span is not None)):
-            axis, *ends = operation.span
-            for bound, end in zip((part.start, part.stop), ends):
-                if type(bound) is SourcedInt and isinstance(bound.source, Place) and bound == end:
-                    with undispatched():
-                        front = [s.narrow(axis, 0, end) for s in operation.inputs if axis in varying(s)]
-                    self._given(bound, self._ledger.axis(front, axis, end))
+    def _chunk(self, call: Call) -> Any:
+        """Equal parts of an axis, which have to stay equal."""
+        x, count = call.args[0], call.args[1] if len(call.args) > 1 else 0
+        axis = (call.args[2] if len(call.args) > 2 else call.kwargs.get("dim", 0)) % x.dim()
+        whole = self._axis(x, axis)
+        if not whole.systems:
+            return call.out
+        if type(count) is not int or x.shape[axis] % count:
+            return self._anything(call)
+        first, *others = (self._axis(part, axis) for part in call.out)
+        for other in others:
+            self._doubts.about_sizes(first, other, self._line())
         return call.out
+
+    def _unbind(self, call: Call) -> Any:
+        axis = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", 0)
+        return self._only(call, [axis])
+
+    def _roll(self, call: Call) -> Any:
+        dims = call.args[2] if len(call.args) > 2 else call.kwargs.get("dims")
+        if dims is None:
+            return self._anything(call)
+        return self._only(call, dims if isinstance(dims, (tuple, list)) else [dims])
+
+    def _pad(self, call: Call) -> Any:
+        if len(call.args) < 2 or not isinstance(call.args[1], (tuple, list)):
+            return self._anything(call)
+        widths = call.args[1]
+        return self._only(call, [-1 - k // 2 for k, width in enumerate(widths) if type(width) is not int or width])
+
+    def _only(self, call: Call, axes: Sequence[int]) -> Any:
+        """What the function does depends on the sizes of some axes of its first argument, and on numbers."""
+        x = call.args[0]
+        for axis in axes:
+            self._doubts.about(self._axis(x, axis % x.dim()))
+        self._doubt((call.args[1:], call.kwargs))
+        return call.out
+
+    def _like(self, call: Call) -> Any:
+        """The shape of another tensor."""
+        other = call.args[1] if len(call.args) > 1 else call.kwargs["other"]
+        for axis in range(other.dim()):
+            self._doubts.about_sizes(self._axis(other, axis), self._axis(call.out, axis), self._line())
+        return call.out
+
+    def _axis(self, tensor: Tensor, axis: int) -> AxisRef:
+        return self._ledger.axis(self._labels(tensor).systems, axis, tensor.shape[axis])
+
+    def _index(self, call: Call) -> Any:
+        x, index = call.args[0], call.args[1] if type(call.args[1]) is tuple else call.args[1:]
+        settled = self._sliced(call, [part for part in index if type(part) is slice and not _is_everything(part)])
+        if not all(part is None or part is Ellipsis or _takes_one_axis(part) for part in index):
+            return self._anything(call)
+        systems, axis = self._labels(x).systems, 0
+        for part in index:
+            if part is Ellipsis:
+                axis += x.dim() - sum(other is not None and other is not Ellipsis for other in index)
+            elif part is not None:
+                if not (type(part) is slice and (_is_whole(part, x.shape[axis]) or id(part) in settled)):
+                    self._doubts.about(self._ledger.axis(systems, axis, x.shape[axis]))
+                    self._doubt(part)
+                elif type(part) is slice and id(part) not in settled:
+                    doubt_numbers(part)
+                axis += 1
+        return call.out
+
+    def _sliced(self, call: Call, asked: list[slice]) -> set[int]:
+        """Bind attributes that are ends of slices to what lies in front of them: those slices whose ends follow."""
+        settled = set()
+        ran = [o for o in self._operations[call.first :] if o.span is not None]
+        for part, operation in zip(asked, ran if len(ran) == len(asked) else ()):
+            axis, *ends = operation.span
+            given = [(bound, end) for bound, end in zip((part.start, part.stop), ends) if bound is not None]
+            # From the beginning on, whatever is cut.
+            given = [(bound, end) for bound, end in given if not (type(bound) is int and bound == end == 0)]
+            sources = [(bound, end) for bound, end in given if isinstance(bound, SourcedInt) and plain(bound) == end]
+            if part.step is not None or len(sources) < len(given):
+                continue
+            for bound, end in sources:
+                with undispatched():
+                    front = [s.narrow(axis, 0, end) for s in operation.inputs if axis in varying(s)]
+                self._given(bound, self._ledger.axis(front, axis, end))
+            settled.add(id(part))
+        return settled
 
     def _attention(self, call: Call) -> Any:
         if call.kwargs.get("scale") is None:
@@ -218,43 +272,96 @@ class Sources:
                 where = f"{self._operations[-1].module or 'the model'}{self._line()}"
                 ran = range(call.first, len(self._operations))
                 self.scales.update(dict.fromkeys(ran, Scale(systems, where)))
+                self._doubts.about(self._ledger.axis(systems, queries.dim() - 1, queries.shape[-1]))
+        if call.kwargs.get("enable_gqa"):
+            if len(call.args) < 3:
+                return self._anything(call)
+            queries, keys, values = call.args[:3]
+            heads = self._axis(queries, queries.dim() - 3)
+            for other in (keys, values):
+                shared = self._axis(other, other.dim() - 3)
+                self._doubts.about_sizes(shared, heads, self._line(), heads.size // shared.size)
+        doubt_numbers((call.args, call.kwargs))
         return call.out
 
     def _laid_out(self, out: Tensor, sizes: Sequence[Any], first: int = 0) -> None:
         """The code asked for these sizes, of the axes of ``out`` from ``first`` on."""
+        systems = self._labels(out).systems
         for k, size in enumerate(sizes):
             if type(size) is not SourcedInt:
+                # One is inferred from all others.
+                if systems and not (type(size) is int and size == -1):
+                    self._doubts.about(self._ledger.axis(systems, first + k, out.shape[first + k]))
                 continue
-            systems = self._labels(out).systems
             if isinstance(size.source, Share):
-                taken, divisor = size.source
-                for other in (k - 1, k + 1):
-                    if 0 <= other < len(sizes) and sizes[other] == divisor:
-                        self._pair(taken, systems, (first + min(k, other), first + max(k, other)))
-                        break
+                self._shared(size, systems, sizes, k, first)
             else:
                 self._given(size, self._ledger.axis(systems, first + k, out.shape[first + k]))
 
+    def _shared(self, size: SourcedInt, systems: Sequence[Tensor], sizes: Sequence[Any], k: int, first: int) -> None:
+        """A share of a size was given, beside its divisor or elsewhere."""
+        assert isinstance(size.source, Share)
+        taken, divisor = size.source
+        for other in (k - 1, k + 1):
+            if 0 <= other < len(sizes) and plain(sizes[other]) == plain(divisor):
+                if getattr(sizes[other], "source", None) is not getattr(divisor, "source", None):
+                    size.doubted()
+                if not self._pair(taken, systems, (first + min(k, other), first + max(k, other))):
+                    size.doubted()
+                return
+        size.doubted()
+
     def _given(self, size: SourcedInt, ref: AxisRef) -> None:
-        if not ref.systems or size != ref.size:
-            return
+        """The code asked for an axis of this size."""
         source = size.source
+        if isinstance(source, Share) or len(ref.systems) == 0 or plain(size) != ref.size:
+            size.doubted()
+            return
+        if len(ref.systems) > 1:
+            self._doubts.about(ref)
         if isinstance(source, Place):
             if source not in self._bound:
                 self._bound[source] = ref
                 self._ledger.literals.append(Literal(source.module, source.attribute, ref, index=source.entry))
                 return
             source = self._bound[source]
-        if isinstance(source, AxisRef):
-            system, axis = ref.systems[0]
-            self._pair(source, [system], (axis,))
+        system, axis = ref.systems[0]
+        if not self._pair(source, [system], (axis,)):
+            size.doubted()
 
-    def _pair(self, taken: AxisRef, systems: Sequence[Tensor], axes: tuple[int, ...]) -> None:
+    def _pair(self, taken: AxisRef, systems: Sequence[Tensor], axes: tuple[int, ...]) -> bool:
+        """Note that two axes have one size; whether there was such a second one."""
         for system in systems:
             if set(axes) <= set(varying(system)):
                 pair = Pair(taken, system, axes, self._line())
                 self.pairs.setdefault(len(self._operations) - 1, []).append(pair)
-                return
+                return True
+        return False
+
+
+def line_of(frame: types.FrameType | None) -> str:
+    """A line of code in words, empty where there is none."""
+    return "" if frame is None else f" [{frame.f_code.co_filename.rsplit('/', 1)[-1]}:{frame.f_lineno}]"
+
+
+def _is_everything(part: slice) -> bool:
+    # Slices compare what they hold, and a size would hear of it.
+    return part.start is None and part.stop is None and part.step is None
+
+
+def _is_whole(part: slice, size: int) -> bool:
+    """Whether a slice takes all of an axis, and of a shorter one, too."""
+    if part.step is not None or (part.start is not None and plain(part.start) != 0):
+        return False
+    stop = plain(part.stop)
+    return part.stop is None or (stop is not None and stop >= size)
+
+
+def _takes_one_axis(part: Any) -> bool:
+    """Whether a part of an index is about one axis: a slice, a number, or a tensor of numbers."""
+    if isinstance(part, Tensor):
+        return not (part.is_floating_point() or part.dtype in (torch.bool, torch.uint8))
+    return isinstance(part, slice) or type(part) in (int, SourcedInt)
 
 
 #: What is heard of functions, by their names.
@@ -265,6 +372,12 @@ _HEARD: dict[str, Callable[[Sources, Call], Any]] = {
     "unflatten": Sources._unflatten,
     "narrow": Sources._narrow,
     **dict.fromkeys(("split", "split_with_sizes"), Sources._split),
+    **dict.fromkeys(("zeros", "ones", "empty"), Sources._made),
+    "chunk": Sources._chunk,
+    "unbind": Sources._unbind,
+    "roll": Sources._roll,
+    "pad": Sources._pad,
+    **dict.fromkeys(("view_as", "reshape_as", "expand_as"), Sources._like),
     "__getitem__": Sources._index,
     "scaled_dot_product_attention": Sources._attention,
 }

@@ -40,18 +40,28 @@ def pointwise(run, func, args, kwargs, out) -> None:
     weight, uniform = all(own.is_weight for own in labels), all(own.is_uniform for own in labels)
     systems: tuple[Tensor, ...] = ()
     if any(own.systems for own in labels):
-        systems = run.ledger.meet(
-            [(own, _own_shape(t)) for own, t in zip(labels, inputs)], outs[0].shape, run.where(func)
-        )
+        shapes = [_own_shape(t) for t in inputs]
+        systems = run.ledger.meet(list(zip(labels, shapes)), outs[0].shape, run.where(func))
         if inputs and outs[0] is inputs[0] and not labels[0].systems and inputs[0]._is_view():
             run.ledger.lock_systems(systems, f"written into a part of another tensor in {run.where(func)}")
             return
-        for own, t in zip(labels, inputs):
+        for own, t, shape in zip(labels, inputs, shapes):
+            if (own.is_uniform and t.numel() > 1) or shape != t.shape:
+                _doubt_size(run, t, systems, outs[0].dim())
             if own.is_uniform and t.numel() > 1:
                 _settle_uniform(run, t, systems, outs[0].dim())
     result = Labels(systems, weight, uniform)
     for t in outs:
         run.set(t, result)
+
+
+def _doubt_size(run, t: Tensor, systems: tuple[Tensor, ...], dims: int) -> None:
+    """What is constant along an axis fits any size there, but has the one that the code gave it."""
+    lead, own = dims - t.dim(), {a for s in run.labels(t).systems for a in varying(s)}
+    for axis, size in enumerate(t.shape):
+        met = [s for s in systems if lead + axis in varying(s)] if size > 1 and axis not in own else []
+        if met and not run.sources.explain(t, axis, run.ledger.axis(met, lead + axis, size)):
+            run.doubts.about_systems(met)
 
 
 def _settle_uniform(run, t: Tensor, systems: tuple[Tensor, ...], dims: int) -> None:
