@@ -20,6 +20,7 @@ def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 X, COLUMN = meta(2, 6, 8, 9), meta(2, 6, 1, 1)
+PLACES = torch.tensor([[1, 0], [1, 1]], device="meta")
 CHANNELS_LAST = X.to(memory_format=torch.channels_last)
 PLAIN: list[tuple[Any, tuple]] = [
     (_ATEN.mean.dim, (X, [-1, -2], True)),
@@ -53,6 +54,22 @@ PLAIN: list[tuple[Any, tuple]] = [
     (_ATEN.cat.default, ([meta(0), X], 1)),
     (_ATEN.cat.default, ([X, meta(2, 4, 8, 8)], 1)),
     (_ATEN.cat.default, ([X, X.double()], 1)),
+    *[
+        (_ATEN.sin.default, (x,))
+        for x in (X, X[..., 2:], X.transpose(1, 2)[..., 2:], X.mT[:, ::2], COLUMN.expand(2, 6, 8, 9))
+    ],
+    *[(_ATEN.neg.default, (x,)) for x in (X.permute(0, 3, 1, 2)[:, 1:4], meta(2, 1, 8).transpose(1, 2)[:, 1:])],
+    *[(_ATEN.clone.default, (x,)) for x in (X, X.mT, X[:, 1:], COLUMN.expand(2, 6, 8, 9))],
+    *[(_ATEN.index.Tensor, (x, [i])) for x in (X, X.mT, meta(5).long()) for i in (PLACES, PLACES.int(), PLACES > 1)],
+    (_ATEN.index.Tensor, (X, [None, PLACES])),
+    (_ATEN.index.Tensor, (X, [PLACES, PLACES])),
+    *[(_ATEN._unsafe_view.default, (x, size)) for x in (X, X.mT) for size in ([12, 72], [12, -1], [11, 72])],
+    *[(_ATEN.view.default, (X, size)) for size in ([12, 72], [12, -1])],
+    (_ATEN.transpose.int, (X, 1, -1)),
+    (_ATEN.permute.default, (X, [0, 2, 3, 1])),
+    (_ATEN.expand.default, (COLUMN, [2, 6, 8, 9])),
+    (_ATEN.unsqueeze.default, (X, 1)),
+    (_ATEN.t.default, (meta(2, 3),)),
     (_ATEN.roll.default, (X, [1, 2], [2, 3])),
     (_ATEN.roll.default, (X, [1])),
     (_ATEN.masked_fill.Scalar, (X, meta(8, 9, dtype=torch.bool), 1.0)),
@@ -116,6 +133,13 @@ def test_an_answer_is_pytorchs(func: Any, args: tuple) -> None:
         assert answer is None
     else:
         assert answer is None or layout(answer) == layout(want)
+
+
+def test_a_view_is_one_and_is_refused_as_pytorch_refuses_it() -> None:
+    view = SHAPES["view"]
+    assert view("view", (X, [12, 72]), {}).untyped_storage()._cdata == X.untyped_storage()._cdata
+    with pytest.raises(RuntimeError, match="is invalid for input of size 864"):
+        view("view", (X, [11, 72]), {})
 
 
 def test_what_networks_ask_for_is_answered() -> None:

@@ -12,6 +12,7 @@ it decides runs, and a network of any size can be traced without one number of i
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,7 +35,6 @@ class MetaMemory:
     def __init__(self, on_meta: bool) -> None:
         self._active = on_meta
         self._fused = torch._C._get_mkldnn_enabled()
-        self._kinds: dict[Any, tuple[str, Any, str]] = {}
         self._known: dict[tuple, Any] = {}
         # Storages of real tensors into which meta tensors were written: their numbers mean nothing any more. A
         # weak reference keeps others from their addresses.
@@ -76,7 +76,7 @@ class MetaMemory:
             if device is not None and torch.device(device).type == "meta":
                 kwargs = {**kwargs, "device": _CPU}
             return func(*args, **kwargs)
-        _, shape, name = self._kind_of(func)
+        _, shape, name = _kind_of(func)
         if shape is not None and not name.endswith("_") and (out := shape(name, args, kwargs)) is not None:
             return out
         moved: dict[int, Tensor] = {}
@@ -101,16 +101,8 @@ class MetaMemory:
     def _is_unreal(self, t: Tensor) -> bool:
         return bool(self._unreal) and t.untyped_storage()._cdata in self._unreal
 
-    def _kind_of(self, func: Any) -> tuple[str, Any, str]:
-        """What kind of operation it is, what knows its shapes, and its name."""
-        found = self._kinds.get(func)
-        if found is None:
-            name = func.overloadpacket.__name__
-            found = self._kinds[func] = (_kind(func), SHAPES.get(name), name)
-        return found
-
     def _on_meta(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        kind, shape, name = self._kind_of(func)
+        kind, shape, name = _kind_of(func)
         if shape is not None and (out := shape(name, args, kwargs)) is not None:
             return out
         if kind == "other":
@@ -132,6 +124,13 @@ class MetaMemory:
         many, shapes = known
         new = [torch.empty_strided(shape, stride, dtype=dtype, device=_META) for shape, stride, dtype in shapes]
         return tuple(new) if many else new[0]
+
+
+@cache
+def _kind_of(func: Any) -> tuple[str, Any, str]:
+    """What kind of operation it is, what knows its shapes, and its name."""
+    name = func.overloadpacket.__name__
+    return _kind(func), SHAPES.get(name), name
 
 
 def _kind(func: Any) -> str:

@@ -7,6 +7,7 @@ for everything else (and for every error), which PyTorch then answers itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ SHAPES: dict[str, Shape] = {}
 _LIKE_FIRST = (
     "relu relu_ hardswish hardswish_ hardsigmoid hardsigmoid_ hardtanh hardtanh_ silu silu_ gelu gelu_ sigmoid "
     "sigmoid_ tanh tanh_ mish mish_ elu elu_ leaky_relu leaky_relu_ softplus clamp clamp_ clamp_min clamp_max exp log "
-    "sqrt rsqrt neg abs pow erf _softmax _log_softmax _safe_softmax"
+    "sqrt rsqrt neg abs pow erf sin cos _softmax _log_softmax _safe_softmax"
 )
 _OF_TWO = "add add_ sub sub_ mul mul_ div div_"
 
@@ -70,9 +71,21 @@ def _same(x: Tensor) -> Tensor | None:
     expected = 1
     for stride, size in strides:
         if stride != expected:
-            return None
+            return _closed(x)
         expected *= size
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=_META)
+
+
+def _closed(x: Tensor) -> Tensor | None:
+    """A new tensor whose axes lie in the order of those of ``x``, without gaps; ``None`` where that is ambiguous."""
+    shape, stride = x.shape, x.stride()
+    if min(shape) < 2 or min(stride) < 1 or len({*stride}) < len(stride):
+        return None
+    closed, step = [0] * len(shape), 1
+    for axis in sorted(range(len(shape)), key=stride.__getitem__):
+        closed[axis] = step
+        step *= shape[axis]
+    return torch.empty_strided(shape, closed, dtype=x.dtype, device=_META)
 
 
 def _in_order(x: Tensor) -> bool:
@@ -243,6 +256,37 @@ def upsample(name: str, args: tuple, kwargs: dict) -> Any:
 def embedding(name: str, args: tuple, kwargs: dict) -> Any:
     weight, indices = args[:2]
     return None if weight.dim() != 2 else _blank((*indices.shape, weight.shape[1]), weight)
+
+
+@shape_of("index")
+def index(name: str, args: tuple, kwargs: dict) -> Any:
+    x, places = args
+    if kwargs or len(places) != 1 or not isinstance(places[0], Tensor) or places[0].dtype != torch.int64:
+        return None
+    contiguous = x.is_contiguous() and x.dim() and x.is_floating_point() and places[0].is_contiguous()
+    return _blank((*places[0].shape, *x.shape[1:]), x) if contiguous else None
+
+
+@shape_of("_unsafe_view")
+def laid_out(name: str, args: tuple, kwargs: dict) -> Any:
+    x, shape = args
+    if kwargs or not x.is_contiguous() or min(shape, default=1) < 1 or math.prod(shape) != x.numel():
+        return None
+    return _blank(tuple(shape), x)
+
+
+@shape_of("clone")
+def copied(name: str, args: tuple, kwargs: dict) -> Any:
+    (x,) = args
+    if not kwargs or kwargs.get("memory_format") is torch.preserve_format:
+        return _same(x)
+    return _blank(x.shape, x) if kwargs == {"memory_format": torch.contiguous_format} else None
+
+
+@shape_of("t", "view", "expand", "transpose", "permute", "unsqueeze")
+def viewed(name: str, args: tuple, kwargs: dict) -> Any:
+    # Asking the tensor takes half as long as asking the operation.
+    return None if kwargs or torch._C._len_torch_function_stack() else getattr(args[0], name)(*args[1:])
 
 
 @shape_of("where")

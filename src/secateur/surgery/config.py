@@ -34,8 +34,7 @@ def shapes(model: nn.Module, buffers: bool = True) -> Shapes:
 def whole_numbers(config: Any, prefix: str = "") -> list[ConfigField]:
     """Every field, or entry of a list, that could be a width: a whole number from 2 on, also of sub-configurations."""
     found: list[ConfigField] = []
-    for name in config.to_dict():
-        value = getattr(config, name, None)
+    for name, value in vars(config).items():
         if name.endswith("_id") or name.startswith("_"):
             continue
         if hasattr(value, "to_dict"):

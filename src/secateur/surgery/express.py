@@ -42,14 +42,15 @@ def _uneven(graph: PruningGraph, plan: Plan) -> str:
     """Where layers disagree and no field has an entry for each; it spares finding the knobs."""
     model, kept = graph.model, plan.widths
     config: Any = model.config
+    uneven = [(role, {kept[g.name] for g in role.groups}) for role in roles(graph, graph.prunable)]
+    uneven = [(role, sorted(different)) for role, different in uneven if len(different) > 1]
+    if not uneven:
+        return ""
     entries = [(f.value, _governed(model, f.path)) for f in whole_numbers(config) if f.index is not None]
-    dense = shapes(model)
-    for role in roles(graph, graph.prunable):
-        different = sorted({kept[g.name] for g in role.groups})
-        if len(different) < 2:
-            continue
+    dense = shapes(model) if entries else {}
+    for role, different in uneven:
         members = [m for g in role.groups for m in g.members]
-        related = {role.width, *(dense[m.tensor][m.axis] for m in members)}
+        related = {role.width, *(dense[m.tensor][m.axis] for m in members)} if entries else set()
         if not any(
             any(n % value == 0 for n in related) and any(m.tensor.startswith(governed) for m in members)
             for value, governed in entries
