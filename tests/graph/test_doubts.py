@@ -26,6 +26,7 @@ class Net(nn.Module):
         self.first, self.aside = nn.Linear(5, 12), nn.Linear(5, 12)
         self.second, self.head = nn.Linear(12, 7), nn.Linear(7, 3)
         self.norm, self.grouped = nn.GroupNorm(4, 12), nn.Conv1d(12, 12, 1, groups=4)
+        self.attention = nn.MultiheadAttention(12, 4, batch_first=True)
         self.weight = nn.Parameter(torch.ones(12))
         self.heads, self.width, self.front, self.borders = 4, 12, 5, [5, 7]
         self.tokens, self.dim = 6, 2
@@ -63,6 +64,7 @@ FOLLOWING: dict[str, Callable[[Net, Tensor, Tensor], Tensor]] = {
     "halves that are tied": lambda net, y, z: torch.cat([torch.mul(*y.chunk(2, -1))] * 2, -1),
     "pieces of a fixed axis": lambda net, y, z: torch.stack([t.sin() for t in y.unbind(1)], 1) + z,
     "padding beside it": lambda net, y, z: F.pad(y, (0, 0, 0, 2))[:, :6] + z,
+    "the attention of PyTorch": lambda net, y, z: net.attention(y, z, z, need_weights=False)[0] + z,
     "the shape of another": lambda net, y, z: y.flatten(0, 1).reshape_as(y) + z.view_as(z),
     "a lookup in a fixed axis": lambda net, y, z: y[:, torch.tensor([5, 4, 3, 2, 1, 0])] + z,
     "the layers of PyTorch": lambda net, y, z: net.grouped(net.norm(y.transpose(1, 2))).transpose(1, 2),
@@ -102,6 +104,10 @@ DOUBTFUL: dict[str, Callable[[Net, Tensor, Tensor], Tensor]] = {
     "a root": lambda net, y, z: y / math.sqrt(y.shape[-1]),
     "a root of an array": lambda net, y, z: y / float(np.sqrt(y.shape[-1])),
     "a product of an array": lambda net, y, z: y * int(np.prod(y.shape[1:])),
+    "a product": lambda net, y, z: y * math.prod(y.shape),
+    "a sum": lambda net, y, z: y * sum(y.shape),
+    "the largest": lambda net, y, z: y * max(y.shape),
+    "the number of elements of a shape": lambda net, y, z: y / y.shape.numel(),
     "a power": lambda net, y, z: y * y.shape[-1] ** -0.5,
     "a comparison": lambda net, y, z: y if y.shape[-1] > 8 else z,
     "a comparison of an attribute": lambda net, y, z: y.view(2, 6, net.heads, -1).flatten(2) if net.heads == 4 else z,
@@ -135,3 +141,43 @@ DOUBTFUL: dict[str, Callable[[Net, Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_code_that_may_not_follow_is_tried(name: str) -> None:
     assert in_doubt(Prober(capture(Net(DOUBTFUL[name]), (TOKENS,))))
+
+
+class Shared(nn.Module):
+    """Attention in which two heads of queries share one of keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.out = nn.Linear(5, 24), nn.Linear(5, 12), nn.Linear(24, 3)
+        self.dim = 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = (t.view(*x.shape[:-1], -1, self.dim).transpose(1, 2) for t in (self.q(x), self.k(x)))
+        y = F.scaled_dot_product_attention(q, k, k, scale=0.5, enable_gqa=True)
+        return self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
+
+
+def test_heads_that_share_keys_follow_together() -> None:
+    prober = Prober(capture(Shared(), (TOKENS,)))
+    assert not in_doubt(prober)
+    assert {g.kind: g.width for g in prober.findings.groups if not g.locked}["head"] == 4
+    assert [failure for seed in range(4) if (failure := prober.findings.dry_run(seed))] == []
+
+
+class Counting(nn.Module):
+    """One linear layer for all heads, asked once for each."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__()
+        self.up, self.each, self.heads, self.code = nn.Linear(5, 12), nn.Linear(3, 3), 4, code
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.up(x).view(2, 6, self.heads, -1)
+        if self.code == "isqrt":
+            return self.each(y).sum(2) * math.isqrt(self.heads)
+        return sum([self.each(y).sum(2) for _ in range(self.heads)], y.new_zeros(()))
+
+
+@pytest.mark.parametrize("code", ["isqrt", "range"])
+def test_code_that_may_use_an_attribute_in_silence_is_tried(code: str) -> None:
+    assert in_doubt(Prober(capture(Counting(code), (TOKENS,))))

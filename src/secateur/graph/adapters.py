@@ -58,7 +58,7 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
             weights = weights.mean(1) if average_attn_weights else weights
         else:
             y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0, scale=self.scale)
-        y = self.out_proj(y.transpose(1, 2).reshape(y.shape[0], y.shape[2], self.num_heads * self.head_dim))
+        y = self.out_proj(y.transpose(1, 2).flatten(2))
         if not batched:
             return y.squeeze(0), None if weights is None else weights.squeeze(0)
         return (y if self.batch_first else y.transpose(0, 1)), weights

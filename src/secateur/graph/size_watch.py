@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from secateur.graph.sourced import doubt_numbers
+from secateur.graph.sourced import SourcedInt, doubt_numbers, plain
 
 _ARITHMETIC = (
     *("add", "add_", "__add__", "__radd__", "__iadd__", "sub", "sub_", "__sub__", "__rsub__", "__isub__"),
@@ -99,7 +99,10 @@ class SizeWatch(TorchFunctionMode):
             # A size may still be among the numbers that it computes with.
             doubt_numbers((args, kwargs))
             return func(*args, **kwargs)
-        return func(*args, **kwargs) if self._is_sizeless(name, func, args, kwargs) else self._run(func, args, kwargs)
+        if self._is_sizeless(name, func, args, kwargs):
+            # What PyTorch itself checks about a number is no doubt.
+            return func(*[plain(a) if type(a) is SourcedInt else a for a in args], **kwargs)
+        return self._run(func, args, kwargs)
 
     def _is_sizeless(self, name: str, func: Any, args: tuple, kwargs: dict) -> bool:
         if name == "__get__":

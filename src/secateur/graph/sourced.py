@@ -22,7 +22,7 @@ from secateur.graph.doubts import Doubts, Place
 from secateur.graph.ledger import AxisRef
 
 #: Functions to which a number does not say that they use it.
-_SILENT = frozenset(("range", "islice", "isqrt", "gcd", "lcm", "comb", "perm", "factorial", "bit_length"))
+_SILENT = frozenset(("range", "islice", "isqrt", "gcd", "lcm", "comb", "perm", "factorial", "bit_length", "numel"))
 #: A longer list holds no sizes of axes.
 _MOST_ENTRIES = 64
 
