@@ -46,21 +46,8 @@ _MOVES = (
 _SIZELESS = frozenset((*_ARITHMETIC, *_ACTIVATIONS, *_NORMS, *_POOLS, *_MOVES))
 #: What may be asked of any tensor.
 _ABOUT_NO_SIZE = frozenset(
-    (
-        "dtype",
-        "device",
-        "ndim",
-        "layout",
-        "is_meta",
-        "is_cuda",
-        "is_quantized",
-        "is_sparse",
-        "requires_grad",
-        "data",
-        "T",
-        "mT",
-    )
-)
+    ("dtype", "device", "ndim", "layout", "is_meta", "is_cuda", "is_quantized", "is_sparse", "requires_grad")
+) | {"data", "T", "mT"}
 #: Functions with a setting that has to follow the size of an axis: its place and name, the class of layers that pass it
 #: on, the attribute that holds it there, and a value that suits any size.
 _KEPT_IN_LINE: dict[str, tuple[int, str, type, str, int | None]] = {
