@@ -180,7 +180,7 @@ def _in_published_sizes(result: Mapping[str, Any]) -> list[str]:
         "",
         "The small configurations above have two layers of width 64; these are twelve of them in the size that their "
         "class has by default. They are not counted above. DETR gets an image of 480 pixels: on smaller ones the "
-        f"comparison turns, see `benchmarks/README.md`. Torch-Pruning makes {result['peer_pruned']} smaller. "
+        f"ratio is less, see `benchmarks/README.md`. Torch-Pruning makes {result['peer_pruned']} smaller. "
         f"{_speed(result)} Measured {protocol['date']} at commit "
         f"`{protocol['commit']}`: `{protocol['reproduce']}`.",
         "",
