@@ -84,30 +84,9 @@ class Sources:
         with unheard():
             return hear(self, call)
 
-    def _made(self, call: Call) -> Any:
-        """A tensor that is the same everywhere, which fits any size until it meets one: then its own is explained."""
-        sizes = call.args[0] if call.args and isinstance(call.args[0], (tuple, list)) else call.args
-        own = {axis: n for axis, n in enumerate(sizes) if type(n) is SourcedInt}
-        if not own or not self._labels(call.out).is_uniform:
-            return self._anything(call)
-        given = {axis: number for axis, number in own.items() if axis < call.out.dim()}
-        setattr(call.out, _GIVEN, given)
-        self._unexplained.append(given)
-        doubt_numbers((call.args[1:], call.kwargs) if sizes is not call.args else call.kwargs)
-        return call.out
-
-    def explain(self, tensor: Tensor, axis: int, ref: AxisRef) -> bool:
-        """An axis of a tensor that is the same everywhere met one with units: whether the code said how long it is."""
-        given = getattr(tensor, _GIVEN, {})
-        if axis not in given:
-            return False
-        with unheard():
-            self._given(given.pop(axis), ref)
-        return True
-
     def finish(self) -> None:
         """The model has run: sizes that met nothing with units are in doubt."""
-        doubt_numbers([*map(list, map(dict.values, self._unexplained))])
+        doubt_numbers(self._unexplained)
 
     def _anything(self, call: Call) -> Any:
         """Whatever it does may depend on every size that it is given, or that its tensors have."""
@@ -164,11 +143,11 @@ class Sources:
         return call.out
 
     def _narrow(self, call: Call) -> Any:
-        if len(call.args) > 3:
-            self._laid_out(call.out, call.args[3:], call.args[1] % call.args[0].dim())
-        return (
-            call.out if len(call.args) > 3 and type(call.args[2]) is int and call.args[2] == 0 else self._anything(call)
-        )
+        if len(call.args) < 4:
+            return self._anything(call)
+        _, dim, start, length = call.args
+        self._laid_out(call.out, [length], dim % call.out.dim())
+        return call.out if type(start) is int and start == 0 else self._anything(call)
 
     def _split(self, call: Call) -> Any:
         if len(call.args) < 2:
@@ -223,6 +202,27 @@ class Sources:
         for axis in range(other.dim()):
             self._doubts.about_sizes(self._axis(other, axis), self._axis(call.out, axis), self._line())
         return call.out
+
+    def _made(self, call: Call) -> Any:
+        """A tensor that is the same everywhere, which fits any size until it meets one: then its own is explained."""
+        sizes = call.args[0] if call.args and isinstance(call.args[0], (tuple, list)) else call.args
+        own = {axis: n for axis, n in enumerate(sizes) if type(n) is SourcedInt}
+        if not own or not self._labels(call.out).is_uniform:
+            return self._anything(call)
+        given = {axis: number for axis, number in own.items() if axis < call.out.dim()}
+        setattr(call.out, _GIVEN, given)
+        self._unexplained.append(given)
+        doubt_numbers((call.args[1:], call.kwargs) if sizes is not call.args else call.kwargs)
+        return call.out
+
+    def explain(self, tensor: Tensor, axis: int, ref: AxisRef) -> bool:
+        """An axis of a tensor that is the same everywhere met one with units: whether the code said how long it is."""
+        given = getattr(tensor, _GIVEN, {})
+        if axis not in given:
+            return False
+        with unheard():
+            self._given(given.pop(axis), ref)
+        return True
 
     def _axis(self, tensor: Tensor, axis: int) -> AxisRef:
         return self._ledger.axis(self._labels(tensor).systems, axis, tensor.shape[axis])
