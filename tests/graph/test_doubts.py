@@ -36,12 +36,6 @@ class Net(nn.Module):
         return self.head(self.second(self.between(self, self.first(x), self.aside(x))).relu())
 
 
-def in_doubt(prober: Prober) -> bool:
-    recorded = prober.recorded
-    pairs = [pair for pairs in recorded.pairs.values() for pair in pairs]
-    return recorded.doubts.remain(*prober.findings.settled, prober.findings.literals, pairs)
-
-
 def attended(net: Net, y: Tensor, z: Tensor, bias: Tensor | None = None) -> Tensor:
     q, k = (t.view(2, 6, net.heads, -1).transpose(1, 2) for t in (y, z))
     return F.scaled_dot_product_attention(q, k, k, bias, scale=0.5).transpose(1, 2).reshape(2, 6, -1)
@@ -78,7 +72,7 @@ FOLLOWING: dict[str, Callable[[Net, Tensor, Tensor], Tensor]] = {
 def test_code_that_follows_by_itself_is_not_tried_and_would_pass(name: str) -> None:
     net = Net(FOLLOWING[name])
     prober = Prober(capture(net, (TOKENS,)))
-    assert not in_doubt(prober)
+    assert not prober.findings.in_doubt
     prober.run()
     assert prober.findings.spent["runs"] == 0
     assert prober.findings.free > 7, "more than the second layer can be cut"
@@ -140,7 +134,7 @@ DOUBTFUL: dict[str, Callable[[Net, Tensor, Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_code_that_may_not_follow_is_tried(name: str) -> None:
-    assert in_doubt(Prober(capture(Net(DOUBTFUL[name]), (TOKENS,))))
+    assert Prober(capture(Net(DOUBTFUL[name]), (TOKENS,))).findings.in_doubt
 
 
 class Shared(nn.Module):
@@ -159,7 +153,7 @@ class Shared(nn.Module):
 
 def test_heads_that_share_keys_follow_together() -> None:
     prober = Prober(capture(Shared(), (TOKENS,)))
-    assert not in_doubt(prober)
+    assert not prober.findings.in_doubt
     assert {g.kind: g.width for g in prober.findings.groups if not g.locked}["head"] == 4
     assert [failure for seed in range(4) if (failure := prober.findings.dry_run(seed))] == []
 
@@ -183,4 +177,4 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("code", ["isqrt", "range"])
 def test_code_that_may_use_an_attribute_in_silence_is_tried(code: str) -> None:
-    assert in_doubt(Prober(capture(Counting(code), (TOKENS,))))
+    assert Prober(capture(Counting(code), (TOKENS,))).findings.in_doubt

@@ -68,6 +68,12 @@ class Findings:
         """The number of units that can be removed."""
         return sum(g.width for g in self.groups if not g.locked and g.width > 1)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the code does something with a size that can be cut of which nobody knows whether it follows."""
+        pairs = [pair for pairs in self.recorded.pairs.values() for pair in pairs]
+        return self.recorded.doubts.remain(*self.settled, self.literals, pairs)
+
     def bind(self, literals: Sequence[Literal]) -> Findings:
         """More literals: classes stay as they are, and so do the random cuts."""
         literals = (*self.literals, *literals)

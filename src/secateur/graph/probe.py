@@ -56,8 +56,7 @@ class Prober:
         return Mender(self.recorded)
 
     def run(self) -> Settled:
-        pairs = [pair for pairs in self.recorded.pairs.values() for pair in pairs]
-        if not self.recorded.doubts.remain(*self.findings.settled, self.findings.literals, pairs):
+        if not self.findings.in_doubt:
             return Settled(*self.findings.settled, self.findings.literals)
         delicate = self._delicate()
         # A group of two is cut in every second run only, so that two of them do not always lose alike.

@@ -114,13 +114,13 @@ def sourced(value: int, source: Place | AxisRef | Share, doubts: Doubts) -> Sour
 def name_attributes(modules: Iterable[tuple[str, nn.Module]], doubts: Doubts) -> None:
     """Let the integers that modules hold say so, where the code is not PyTorch's."""
     own_code: dict[type, bool] = {}
-    counting: dict[type, bool] = {}
+    hiding: dict[type, bool] = {}
     for path, module in modules:
         kind = type(module)
         if kind not in own_code:
             inherited = (getattr(kind.forward, "__module__", None) or "").startswith("torch.")
             own_code[kind] = not inherited or kind.forward is nn.Module.forward
-            counting[kind] = any(map(counts, _methods(kind))) if own_code[kind] else False
+            hiding[kind] = any(map(hides_numbers, _methods(kind))) if own_code[kind] else False
         if not own_code[kind]:
             continue
         held = module.__dict__
@@ -129,7 +129,7 @@ def name_attributes(modules: Iterable[tuple[str, nn.Module]], doubts: Doubts) ->
             if type(value) is int:
                 if value > 1:
                     held[name] = sourced(value, Place(path, name), doubts)
-                    if counting[kind]:
+                    if hiding[kind]:
                         doubts.about(held[name].source)
             elif type(value) in (tuple, list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
                 held[name] = type(value)(sourced(v, Place(path, name, k), doubts) for k, v in enumerate(value))
@@ -145,10 +145,10 @@ def _methods(kind: type) -> Iterator[types.CodeType]:
 
 
 @cache
-def counts(code: types.CodeType) -> bool:
+def hides_numbers(code: types.CodeType) -> bool:
     """Whether code may use a number without its knowledge."""
     return not _SILENT.isdisjoint(code.co_names) or any(
-        counts(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)
+        hides_numbers(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)
     )
 
 

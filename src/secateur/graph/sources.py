@@ -23,7 +23,7 @@ from secateur.graph.doubts import Doubts, Pair, Place
 from secateur.graph.labels import Labels, varying
 from secateur.graph.leaves import undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal
-from secateur.graph.sourced import Share, SourcedInt, counts, doubt_numbers, plain, sourced
+from secateur.graph.sourced import Share, SourcedInt, doubt_numbers, hides_numbers, plain, sourced
 from secateur.graph.trees import tensors
 
 #: On tensors that are the same everywhere: the sizes that the code gave them, by axis.
@@ -123,7 +123,7 @@ class Sources:
         ref = self._ledger.axis(systems, axis % tensor.dim(), size) if systems else None
         if ref is None or not ref.systems:
             return size
-        if (frame := self._frame()) is not None and counts(frame.f_code):
+        if (frame := self._frame()) is not None and hides_numbers(frame.f_code):
             self._doubts.about(ref)
         return sourced(size, ref, self._doubts)
 
