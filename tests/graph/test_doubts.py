@@ -164,17 +164,18 @@ class Counting(nn.Module):
     def __init__(self, code: str) -> None:
         super().__init__()
         self.up, self.each, self.heads, self.code = nn.Linear(5, 12), nn.Linear(3, 3), 4, code
+        self.shape = (4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.up(x).view(2, 6, self.heads, -1)
+        y = self.up(x).view(2, 6, self.shape[0] if self.code == "entry" else self.heads, -1)
         if self.code == "isqrt":
             return self.each(y).sum(2) * math.isqrt(self.heads)
         total = self.each(y).sum(2)
-        for _ in range(self.heads):
+        for _ in range(self.shape[0] if self.code == "entry" else self.heads):
             total = total + self.each(y).sum(2)
         return total
 
 
-@pytest.mark.parametrize("code", ["isqrt", "range"])
+@pytest.mark.parametrize("code", ["isqrt", "range", "entry"])
 def test_code_that_may_use_an_attribute_in_silence_is_tried(code: str) -> None:
     assert Prober(capture(Counting(code), (TOKENS,))).findings.in_doubt

@@ -129,10 +129,10 @@ def name_attributes(modules: Iterable[tuple[str, nn.Module]], doubts: Doubts) ->
             if type(value) is int:
                 if value > 1:
                     held[name] = sourced(value, Place(path, name), doubts)
-                    if hiding[kind]:
-                        doubts.about(held[name].source)
             elif type(value) in (tuple, list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
                 held[name] = type(value)(sourced(v, Place(path, name, k), doubts) for k, v in enumerate(value))
+            if hiding[kind]:
+                doubt_numbers(held[name])
 
 
 def _methods(kind: type) -> Iterator[types.CodeType]:
