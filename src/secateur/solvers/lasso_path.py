@@ -82,9 +82,18 @@ class LassoPath:
         return True
 
     def middle(self) -> tuple[np.ndarray, float]:
-        """β of the active channels (in their order), and the penalty, half way to the next event."""
+        """β of the active channels (in their order), and the penalty, half way to the next event.
+
+        The path says which channels and signs; β is solved from them anew, without what rounding has piled up on the
+        way: with nearly dependent channels that depends on the processor.
+        """
         penalty = (self.penalty + max(self._next()[0], 0.0)) / 2
-        fixed, slope = self._state[:, self.active] / self._roots[self.active]
+        active, signs = self.active, -self._factors[2, self.active]
+        wanted = torch.from_numpy(self._target[active] - penalty * signs)[:, None]
+        root, failed = torch.linalg.cholesky_ex(self._gram[active][:, active])
+        if not failed:
+            return torch.cholesky_solve(wanted, root)[:, 0].numpy(), penalty
+        fixed, slope = self._state[:, active] / self._roots[active]
         return fixed - penalty * slope, penalty
 
     def _next(self) -> tuple[float, int, float]:
