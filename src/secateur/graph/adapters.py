@@ -125,6 +125,18 @@ def plain_module(module: nn.Module) -> None:
         config._experts_implementation = "batched_mm"
 
 
+def has_own_modes(module: nn.Module) -> bool:
+    """Whether a module does more than to note it when it goes into training or evaluation mode.
+
+    A Hugging Face model does only where it was told to replace its kernels.
+    """
+    kind = type(module)
+    if kind.train is nn.Module.train and kind.eval is nn.Module.eval:
+        return False
+    of_transformers = {getattr(f, "__module__", "") for f in (kind.train, kind.eval)} == {"transformers.modeling_utils"}
+    return not of_transformers or getattr(module, "use_kernels", False)
+
+
 def adapt(model: nn.Module) -> nn.Module:
     """Replace, in place, what keeps widths apart only by coincidence. Returns ``model``."""
     for module in model.modules():

@@ -94,7 +94,8 @@ def follow_parameters(modules: Iterable[tuple[str, nn.Module]], changed: Mapping
     changed_in = {name.rpartition(".")[0] for name in changed}
     for module in [module for path, module in modules if path in changed_in]:
         if isinstance(module, nn.Linear):
-            module.out_features, module.in_features = module.weight.shape
+            # Plain numbers can be set past the checks of ``setattr``, which take longer than all else here.
+            vars(module).update(zip(("out_features", "in_features"), module.weight.shape))
         elif isinstance(module, _ConvTransposeNd):
             module.in_channels, module.out_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
         elif isinstance(module, _ConvNd):

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secateur.graph.adapters import adapt_module, plain_module
+from secateur.graph.adapters import adapt_module, has_own_modes, plain_module
 from secateur.graph.clone import Copy, Mould, modules_of
 from secateur.graph.leaves import RunLayer, leaf_of, shortcut
 
@@ -22,6 +23,7 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 _META = torch.device("meta")
 
 
+@cache
 def is_model_code(file: str) -> bool:
     """Whether a source file is the model's own: neither PyTorch's nor part of the engine."""
     return not file.startswith((*_OURS, _TORCH, "<"))
@@ -65,11 +67,9 @@ def _begin_like_input(layer: nn.RNNBase) -> None:
 
 def _in_evaluation(skeleton: Copy) -> None:
     """``eval()``, without its recursion where no module has an own way."""
-    for _, module in skeleton.modules:
-        kind = type(module)
-        if kind.train is not nn.Module.train or kind.eval is not nn.Module.eval:
-            skeleton.model.eval()
-            return
+    if any(has_own_modes(module) for _, module in skeleton.modules):
+        skeleton.model.eval()
+        return
     for _, module in skeleton.modules:
         module.__dict__["training"] = False
 

@@ -114,8 +114,10 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     if any(isinstance(m, nn.MultiheadAttention) for _, m in modules) and plan.slices:
         adapt(small)
         modules = modules_of(small)
+    by_path = dict(modules)
     for size in plan.sizes:
-        sizes.write(small.get_submodule(size.module), size.attribute, size.value, size.index)
+        module = by_path.get(size.module) or small.get_submodule(size.module)
+        sizes.write(module, size.attribute, size.value, size.index)
     sizes.follow_parameters(modules, plan.slices)
     if plan.selectors:
         settle(small)

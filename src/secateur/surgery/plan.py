@@ -19,7 +19,7 @@ from secateur._errors import FileError, PlanError
 from secateur.graph import PruningGraph
 from secateur.graph.clone import Mould
 from secateur.graph.fingerprint import fingerprint
-from secateur.graph.labels import compressed, varying
+from secateur.graph.labels import compressed, line, span_of, varying
 from secateur.graph.ledger import Site
 from secateur.surgery.ranges import count, from_runs, to_runs
 from secateur.surgery.skip import silenced
@@ -238,11 +238,11 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
         return written[key]
 
     slices: dict[str, dict[int, str]] = {}
-    lives, on_line = living[classes], {}
-    for axis, line in zip(graph.ledger.axes, graph.classes.on_parameters[1]):
-        if line not in on_line:
-            on_line[line] = runs(lives[axis.start : axis.start + axis.size])
-        kept = on_line[line]
+    lives, on_row = living[classes], {}
+    for axis, row in zip(graph.ledger.axes, graph.classes.on_parameters[1]):
+        if row not in on_row:
+            on_row[row] = runs(lives[axis.start : axis.start + axis.size])
+        kept = on_row[row]
         if kept is not None and axis.tensor in graph.tensors and not graph.is_skipped(axis.tensor):
             slices.setdefault(axis.tensor, {})[axis.axis] = kept
     changed = {}
@@ -253,7 +253,7 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
         if extent != literal.axis.size:
             key = (literal.module, literal.attribute, literal.index)
             changed[key] = Size(*key, extent * literal.factor)
-    reads = tuple(read for site in graph.ledger.sites if (read := _read(site, classes, living)) is not None)
+    reads = tuple(read for site in graph.ledger.sites if (read := _read(site, lives)) is not None)
     groups = []
     for g in prunable:
         keeps = None
@@ -267,16 +267,16 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
     return Plan(graph.fingerprint, tuple(groups), slices, sizes, reads, dict(why), skips, selectors=graph.selectors)
 
 
-def _read(site: Site, classes: np.ndarray, living: np.ndarray) -> Read | None:
-    """What counts at a site, or ``None`` where nothing that is removed meets anything that stays."""
+def _read(site: Site, lives: np.ndarray) -> Read | None:
+    """What counts at a site, or ``None`` where nothing that is removed meets anything that stays; see ``make_plan``."""
     mask: np.ndarray | None = None
     for system in site.systems:
-        own = varying(system)
-        here = living[classes[compressed(system, own).numpy()]]
-        shape = [system.shape[a] if a in own else 1 for a in range(system.dim())]
-        here = here.reshape(shape)
-        mask = here if mask is None else mask & here
-    if mask is None or mask.all():
+        own, span = varying(system), span_of(line(system))
+        here = lives[compressed(system, own).numpy() if span is None else slice(span.first, span.last + 1)]
+        if not here.all():
+            here = here.reshape([n if a in own else 1 for a, n in enumerate(system.shape)])
+            mask = here if mask is None else mask & here
+    if mask is None:
         return None
     dims = tuple(d for d in site.dims if d < mask.ndim)
     some, every = mask.any(axis=dims), mask.all(axis=dims)

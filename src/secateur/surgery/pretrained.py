@@ -6,7 +6,6 @@ plans nobody knows yet, and to find out takes trial models and runs of the cut o
 
 from __future__ import annotations
 
-import copy
 import sys
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from secateur._errors import UsageError
-from secateur.graph.clone import copy_with
+from secateur.graph.clone import copy_with, deep_copy
 from secateur.surgery.config import built, is_hugging_face, shapes, write_config
 from secateur.surgery.knobs import Expression, express, find_knobs
 from secateur.surgery.plan import Plan, fingerprint
@@ -104,7 +103,7 @@ def follow_config(small: nn.Module, plan: Plan, config: Any) -> None:
     if reason is None and not is_hugging_face(small):
         reason = "its configuration does not say the widths that were cut"
     # The cut one may have sizes of its own in it already.
-    config = copy.deepcopy(config) if reason is None else None
+    config = deep_copy(config, {}) if reason is None else None
     for module in small.modules():
         if is_hugging_face(module):
             later = Refusal(reason) if reason is not None else Pending(small, module, plan, config)
