@@ -54,8 +54,8 @@ def test_the_groups_of_a_layer(graph: PruningGraph):
 def test_chains_are_shortest_and_name_the_operations(graph: PruningGraph):
     (stream,) = graph.explain("head.weight").groups[1:]
     chains = {str(tie.member): tie.chain for tie in stream.ties}
-    assert chains["stem.weight[0]"][0] == "head (addmm)"
-    assert chains["stem.bias[0]"][-1] == "stem (addmm)"
+    assert chains["stem.weight[0]"][0] == "head (linear)"
+    assert chains["stem.bias[0]"][-1] == "stem (linear)"
     assert chains["norm.weight[0]"][-1] == "norm (native_batch_norm)"
     lengths = [len(tie.chain) for tie in stream.ties]
     assert lengths[0] == 1
@@ -97,7 +97,7 @@ RESNET50 = [
             "layer3.0.conv2.weight[2], [3] (the taps of a kernel)",
         ],
     ),
-    Expected("fc", ["fc", "layer4.0.conv3"], ["it reaches the model's output", "add_ in layer4.2", "addmm in fc"]),
+    Expected("fc", ["fc", "layer4.0.conv3"], ["it reaches the model's output", "add_ in layer4.2", "linear in fc"]),
     Expected("conv1 input", ["conv1 input"], ["a group, seen from conv1.weight[1]", "it meets a fixed axis in conv1"]),
     Expected("relu", [], ["without a parameter", "nothing of it belongs to a group"]),
     Expected("layer1", [], ["layer1: Sequential", "group layer1.0.conv3: 256 channels", "tied to it: "]),

@@ -20,17 +20,17 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from secateur._errors import InputError
-from secateur.graph import leaves
 from secateur.graph.admit import admitted, does_not_run, oddity
 from secateur.graph.blocks import FOLLOWED, Block, Trails
 from secateur.graph.clone import Copy, Mould
 from secateur.graph.doubts import Doubts, Pair
+from secateur.graph.functions import call_function
 from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.leaves import Leaf, undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MADE, MetaMemory
-from secateur.graph.rules import argument, lookup, pointwise
+from secateur.graph.rules import EXPLAINING, argument, lookup
 from secateur.graph.rules.experts import LOOKING_UP, PASSING
 from secateur.graph.size_watch import SizeWatch
 from secateur.graph.skeleton import (
@@ -119,7 +119,7 @@ def as_call(example_inputs: Any) -> tuple[tuple, dict]:
 
 
 #: Operations whose numbers are values, not sizes: one that depends on a width makes another function of the cut model.
-_FILLS = {"full", "full_like", "new_full", "fill", "fill_", "scalar_tensor"}
+_OF_VALUES = {"full", "full_like", "new_full", "fill", "fill_", "scalar_tensor", "scaled_dot_product_attention"}
 
 
 @cache
@@ -131,7 +131,7 @@ def name_of(func: Any) -> str:
 @cache
 def takes_numbers(func: Any) -> bool:
     """Whether an operation takes numbers as values."""
-    return torch.Tag.pointwise in func.tags or name_of(func) in _FILLS
+    return torch.Tag.pointwise in func.tags or name_of(func) in _OF_VALUES
 
 
 def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
@@ -140,7 +140,7 @@ def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
     In a pass over real tensors only those count that no operation made: PyTorch wraps Python numbers that way.
     """
     found = []
-    for value in args:
+    for value in (*args, *kwargs.values()):
         kind = type(value)
         if kind is float or kind is int:
             found.append(value)
@@ -181,7 +181,7 @@ class Run(Dispatch):
         self._name = ""
         self._ordinal = 0
         self.doubts = Doubts()
-        self.sources = Sources(ledger, self.labels, self.operations, self.frame, self.doubts)
+        self.sources = Sources(ledger, self.labels, self.operations, self.frame, self.doubts, self.call)
 
     def close(self) -> None:
         """Let go of the skeleton: what is written down outlives it, and circles would keep it until they are found."""
@@ -219,12 +219,23 @@ class Run(Dispatch):
 
     def reads(self, func: Any, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
         """Note that the running operation reads across labelled elements along ``dims``."""
+        self._read(self._name, self._ordinal, argument, systems, dims)
+
+    def reads_inside(self, name: str, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
+        """The same of an operation that PyTorch runs inside of the running one, and in a masked model for it."""
+        self._read(name, self._count(self.module, name), argument, systems, dims)
+
+    def _read(self, name: str, ordinal: int, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
         wanted = set(dims)
         crossed = tuple(s for s in systems if wanted & set(varying(s)))
         if crossed:
-            self.ledger.sites.append(
-                Site(self.module, self._name, self._ordinal, argument, tuple(sorted(wanted)), crossed)
-            )
+            self.ledger.sites.append(Site(self.module, name, ordinal, argument, tuple(sorted(wanted)), crossed))
+
+    def _count(self, module: str, name: str) -> int:
+        """How many operations of a name the module has run."""
+        key = module, name
+        self._counts[key] = count = self._counts.get(key, -1) + 1
+        return count
 
     def point(self, index: Tensor, line: Tensor) -> None:
         """Note that the numbers in ``index`` are places on an axis with the labels ``line``."""
@@ -266,21 +277,24 @@ class Run(Dispatch):
     def operation(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
         """Run one operation, whose tensors are ``flat``, and let the labels follow it."""
         out = self.perform(func, args, kwargs, flat)
-        labels = [getattr(t, _ATTRIBUTE, FIXED) for t in flat]
-        inputs = tuple([s for own in labels for s in own.systems])
-        self.used.update(map(id, flat))
+        inputs: tuple[Tensor, ...] = ()
+        constant = False
+        for t in flat:
+            own = getattr(t, _ATTRIBUTE, FIXED)
+            inputs += own.systems
+            constant |= own.is_uniform and t.numel() > 1
+            self.used.add(id(t))
         # Operations are slow to look up, so once is enough.
         kind = self._kinds.get(func)
         if kind is None:
             kind = self._kinds[func] = name_of(func), lookup(func), takes_numbers(func)
         name, apply, numbered = kind
         module, self._name = self.stack.paths[-1], name
-        key = module, name
-        if inputs and apply is not pointwise and any(own.is_uniform and t.numel() > 1 for own, t in zip(labels, flat)):
+        if constant and inputs and apply not in EXPLAINING:
             # A constant of a size of its own.
             self.doubts.about_systems(inputs)
         self._expected = []
-        self._ordinal = self._counts[key] = self._counts.get(key, -1) + 1
+        self._ordinal = self._count(module, name)
         try:
             apply(self, func, args, kwargs, out)
         except Exception as error:
@@ -327,13 +341,9 @@ class Run(Dispatch):
             self.entering.setdefault(path, []).extend(entering)
         return output
 
-    def function(self, func: Any, args: tuple, kwargs: dict) -> Tensor | None:
-        """Run a function of PyTorch that the model's own code calls, if it is one that can be run directly."""
-        direct = leaves.FUNCTIONS.get(func)
-        if direct is None:
-            return None
-        with undispatched():
-            return direct(self.operation, *args, **kwargs)
+    def call(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Call one of PyTorch's functions for the model's own code, directly where that can be done."""
+        return call_function(func, args, kwargs, self.operation)
 
     def entered(self, module: str, args: tuple, kwargs: dict) -> None:
         """Note what enters a module."""
@@ -412,7 +422,7 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     label_parameters(ledger, skeleton)
     run = Run(ledger, skeleton, memory)
     name_attributes(skeleton.modules, run.doubts)
-    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, run.function, run.sources.run)
+    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, run.call, run.sources.run)
     with plain_kernels(), run.stack, watch, run:
         output = skeleton.model(*inputs[0], **inputs[1])
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]

@@ -99,7 +99,7 @@ class Classes:
         return found[1]
 
     def _several_lines(self, ref: AxisRef) -> list[Array]:
-        lines = [row for system, axis in ref.systems if (row := self._line(system, axis)) is not None]
+        lines = [row for system, axis in ref.systems if (row := self.line(system, axis)) is not None]
         if len(lines) < 2:
             return lines
         lines = list({id(line): line for line in lines}.values())
@@ -114,8 +114,8 @@ class Classes:
             return [self._one(line) for line in distinct]
         return free[:1]
 
-    def _line(self, system: Tensor, axis: int) -> Array | None:
-        """The class of every index, if it is the same wherever else one stands."""
+    def line(self, system: Tensor, axis: int) -> Array | None:
+        """The class of every index of an axis, if it is the same wherever else one stands."""
         labels = line(system)
         key: tuple = span_of(labels) or (system.data_ptr(), tuple(system.shape), system.stride(), axis)
         if key not in self._lines:

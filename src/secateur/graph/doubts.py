@@ -108,15 +108,17 @@ class Doubts:
 
 def one_size(pair: Pair, classes: Classes) -> bool:
     """Whether the two have one size, whatever is cut: the same units lie on them, shuffled maybe."""
-    taken = classes.lines(pair.taken) * pair.times
-    if len(pair.axes) == 1:
-        given = classes.lines(AxisRef(pair.system.shape[pair.axes[0]], ((pair.system, pair.axes[0]),)))
+    if len(pair.axes) == pair.times == len(pair.taken.systems) == 1:
         # Equal lines are one and the same array.
-        if len(given) == len(taken) == 1 and given[0] is taken[0]:
+        taken, given = classes.line(*pair.taken.systems[0]), classes.line(pair.system, pair.axes[0])
+        if taken is given and taken is not None:
             return True
+    lines = classes.lines(pair.taken) * pair.times
+    if len(pair.axes) == 1:
+        other = classes.lines(AxisRef(pair.system.shape[pair.axes[0]], ((pair.system, pair.axes[0]),)))
     else:
-        given = [classes.of[compressed(pair.system, varying(pair.system)).numpy()].reshape(-1)]
-    return np.array_equal(_removable(taken, classes), _removable(given, classes))
+        other = [classes.of[compressed(pair.system, varying(pair.system)).numpy()].reshape(-1)]
+    return np.array_equal(_removable(lines, classes), _removable(other, classes))
 
 
 def _removable(lines: Sequence[np.ndarray], classes: Classes) -> np.ndarray:

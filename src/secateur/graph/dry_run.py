@@ -21,6 +21,7 @@ from secateur.graph import sizes
 from secateur.graph.attribute_watch import Attribute, listen
 from secateur.graph.capture import Capture, name_of, numbers, span
 from secateur.graph.classes import Classes
+from secateur.graph.functions import Functions, call_function
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, line, span_of, varying
 from secateur.graph.leaves import Leaf, shortcuts, undispatched
@@ -174,6 +175,10 @@ class _Check(Dispatch):
         with undispatched():
             return leaf(module, x, self.operation)
 
+    def call(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Call one of PyTorch's functions, directly where that can be done."""
+        return call_function(func, args, kwargs, self.operation)
+
     def operation(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
         """Run one operation, whose tensors are ``flat``, and compare it."""
         out = self.recorded.memory(func, args, kwargs, flat)
@@ -283,7 +288,7 @@ def dry_run(
     sizes.follow_parameters(skeleton.modules, kept)
     check = _Check(recorded, cut, last)
     try:
-        with plain_kernels(), shortcuts(skeleton.modules, check.layer), check:
+        with plain_kernels(), shortcuts(skeleton.modules, check.layer), Functions(check.call), check:
             model(*recorded.inputs[0], **recorded.inputs[1])
     except _FarEnough:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -112,12 +113,22 @@ def build_groups(ledger: Ledger, classes: Classes) -> tuple[list[Group], np.ndar
     return groups, index[group_of]
 
 
+def _keys(count: int) -> np.ndarray:
+    """Numbers whose sums tell what was added up; at least a thousand are made at once, as making any takes long."""
+    return _many_keys(max(1024, 1 << count.bit_length()))[:count]
+
+
+@cache
+def _many_keys(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(1, 2**63, count, dtype=np.uint64)
+
+
 def _interchangeable(ledger: Ledger, classes: Classes) -> np.ndarray:
     """A number for all classes that lie on the same axes and are locked for the same reason; -1 off parameters."""
     count = len(classes.locked)
     refs = {id(ref): ref for term in ledger.terms for ref in term.axes if ref.systems}.values()
     lines = {id(line): line for ref in refs for line in classes.lines(ref)}
-    keys = np.random.default_rng(0).integers(1, 2**63, len(ledger.axes) + len(lines), dtype=np.uint64)
+    keys = _keys(len(ledger.axes) + len(lines))
     runs, line_of = classes.on_parameters
     of_line = np.zeros(len(ledger.axes), dtype=np.uint64)
     np.add.at(of_line, line_of, keys[: len(ledger.axes)])

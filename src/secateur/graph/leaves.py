@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 _ATEN = torch.ops.aten
 
@@ -89,7 +88,7 @@ def _leaf(*kinds: type) -> Callable[[Leaf], Leaf]:
     return register
 
 
-def _given(*some: Tensor | None) -> list[Tensor]:
+def given(*some: Tensor | None) -> list[Tensor]:
     return [t for t in some if t is not None]
 
 
@@ -103,7 +102,7 @@ def convolution(layer: Any, x: Tensor, perform: Perform) -> Tensor | None:
     if len(shape) != len(kernel) or shape[1] != kernel[1] * layer.groups or x.dtype != weight.dtype:
         return None
     args = (x, weight, bias, list(stride), list(padding), list(dilation), False, [0] * len(stride), layer.groups)
-    return perform(_ATEN.convolution.default, args, {}, _given(x, weight, bias))
+    return perform(_ATEN.convolution.default, args, {}, given(x, weight, bias))
 
 
 _DIMS = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
@@ -115,10 +114,10 @@ def batch_norm(layer: Any, x: Tensor, perform: Perform) -> Tensor | None:
     vectors = parameters["weight"], parameters["bias"], buffers["running_mean"], buffers["running_var"]
     if x.dim() not in _DIMS[type(layer)]:
         return None
-    return _normalised(x, vectors, layer.momentum or 0.0, layer.eps, perform)
+    return normalised(x, vectors, layer.momentum or 0.0, layer.eps, perform)
 
 
-def _normalised(x: Tensor, vectors: tuple, momentum: float, eps: float, perform: Perform) -> Tensor | None:
+def normalised(x: Tensor, vectors: tuple, momentum: float, eps: float, perform: Perform) -> Tensor | None:
     """A batch norm by its running statistics; ``vectors`` are weight, bias, mean and variance."""
     if x.dim() < 2 or vectors[2] is None or vectors[3] is None:
         return None
@@ -126,28 +125,7 @@ def _normalised(x: Tensor, vectors: tuple, momentum: float, eps: float, perform:
     for t in vectors:
         if t is not None and t.shape != channels:
             return None
-    return perform(_ATEN.native_batch_norm.default, (x, *vectors, False, momentum, eps), {}, _given(x, *vectors))[0]
-
-
-def _batch_norm_function(
-    perform: Perform,
-    x: Any,
-    mean: Any,
-    variance: Any,
-    weight: Any = None,
-    bias: Any = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor | None:
-    if training or type(x) is not Tensor or not x.is_meta:
-        return None
-    return _normalised(x, (weight, bias, mean, variance), momentum, eps, perform)
-
-
-#: The same for functions that the layers of others call: ``function(perform, arguments)``. A norm with an
-#: activation in it calls this one.
-FUNCTIONS: dict[Any, Callable[..., Tensor | None]] = {functional.batch_norm: _batch_norm_function}
+    return perform(_ATEN.native_batch_norm.default, (x, *vectors, False, momentum, eps), {}, given(x, *vectors))[0]
 
 
 @_leaf(nn.LayerNorm)
@@ -158,31 +136,19 @@ def layer_norm(layer: Any, x: Tensor, perform: Perform) -> Tensor | None:
     if weight is not None and not tuple(weight.shape) == tuple(bias.shape) == shape:
         return None
     args = (x, list(shape), weight, bias, layer.eps)
-    return perform(_ATEN.native_layer_norm.default, args, {}, _given(x, weight, bias))[0]
+    return perform(_ATEN.native_layer_norm.default, args, {}, given(x, weight, bias))[0]
 
 
 @_leaf(nn.Linear)
 def linear(layer: Any, x: Tensor, perform: Perform) -> Tensor | None:
-    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
-    shape = x.shape
-    if len(shape) < 2 or shape[-1] != weight.shape[1] or x.dtype != weight.dtype:
+    weight, bias, shape = layer._parameters["weight"], layer._parameters["bias"], x.shape
+    if len(shape) < 2 or shape[-1] != weight.shape[1] or x.dtype != weight.dtype or not x.numel():
         return None
-    if not x.is_contiguous() or not x.numel() or (bias is not None and bias.shape != weight.shape[:1]):
+    if bias is None:
+        return perform(_ATEN.linear.default, (x, weight), {}, [x, weight])
+    if bias.shape != weight.shape[:1]:
         return None
-    flat = x
-    if len(shape) > 2 and bias is not None:
-        flat = _rows(x, perform)
-    turned = perform(_ATEN.t.default, (weight,), {}, [weight])
-    if bias is not None:
-        y = perform(_ATEN.addmm.default, (bias, flat, turned), {}, [bias, flat, turned])
-    else:
-        flat = _rows(x, perform) if len(shape) > 2 else x
-        y = perform(_ATEN.mm.default, (flat, turned), {}, [flat, turned])
-    return y if len(shape) == 2 else perform(_ATEN._unsafe_view.default, (y, [*shape[:-1], y.shape[1]]), {}, [y])
-
-
-def _rows(x: Tensor, perform: Perform) -> Tensor:
-    return perform(_ATEN.view.default, (x, [x.numel() // x.shape[-1], x.shape[-1]]), {}, [x])
+    return perform(_ATEN.linear.default, (x, weight, bias), {}, [x, weight, bias])
 
 
 def _activation(func: Any, in_place: Any = None, *settings: str) -> Leaf:

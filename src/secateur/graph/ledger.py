@@ -75,8 +75,7 @@ class Term(NamedTuple):
     axes: tuple[AxisRef, ...]
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """An operation that reads across labelled elements, so a masked model must tell it which of them count.
 
     Attributes:
@@ -314,15 +313,27 @@ class Ledger:
         return tuple(result or ())
 
     def _meet_alike(self, operands: Sequence[tuple[Labels, Sequence[int]]], shape: tuple, where: str) -> tuple | None:
-        """:meth:`meet` where every operand varies along the same one axis: nearly always the channels."""
-        met = [(labels.systems, len(own)) for labels, own in operands if not labels.is_uniform]
-        places = {varying(ss[0])[0] - n if len(ss) == 1 and len(varying(ss[0])) == 1 else 0 for ss, n in met}
-        if len(places) != 1 or 0 in places:
+        """:meth:`meet` where each has one system and all vary along the same axes: nearly always the channels."""
+        met: list[Tensor] = []
+        places: list[int] = []
+        for labels, own in operands:
+            if labels.is_uniform:
+                continue
+            if len(labels.systems) != 1:
+                return None
+            system = labels.systems[0]
+            here = [axis - len(own) for axis in varying(system)]
+            if not met:
+                places = here
+            if not here or here != places:
+                return None
+            met.append(system)
+        if not met:
             return None
-        first = met[0][0]
-        for systems, _ in met[1:]:
-            self.tie(line(first[0]), line(systems[0]), where)
-        return first if first[0].shape == shape else (broadcast(first[0], shape),)
+        first = met[0]
+        for system in met[1:]:
+            self.tie(line(first), line(system), where)
+        return (first if first.shape == shape else broadcast(first, shape),)
 
     def _meet_fixed(self, systems: list[Tensor], spans: list[set[int]], fixed: set[int], where: str) -> None:
         for s, span in zip(systems, spans):
@@ -376,4 +387,4 @@ class Ledger:
     @staticmethod
     def axis(systems: Iterable[Tensor], index: int, size: int) -> AxisRef:
         """A handle on one axis of a tensor that ``systems`` describe."""
-        return AxisRef(size, tuple((s, index) for s in systems if index in varying(s)))
+        return AxisRef(size, tuple([(s, index) for s in systems if index in varying(s)]))

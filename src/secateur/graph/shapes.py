@@ -233,6 +233,14 @@ def affine(name: str, args: tuple, kwargs: dict) -> Any:
     return product(name, (a, b), kwargs)
 
 
+@shape_of("linear")
+def linear(name: str, args: tuple, kwargs: dict) -> Any:
+    x, weight = args[:2]
+    if kwargs or x.shape[-1] != weight.shape[1] or x.dtype != weight.dtype or not x.is_floating_point():
+        return None
+    return _blank((*x.shape[:-1], weight.shape[0]), x)
+
+
 @shape_of("bmm")
 def batched_product(name: str, args: tuple, kwargs: dict) -> Any:
     a, b = args
@@ -240,6 +248,18 @@ def batched_product(name: str, args: tuple, kwargs: dict) -> Any:
         return None
     (batch, n, k), (others, inner, m) = a.shape, b.shape
     return _blank((batch, n, m), a) if batch == others and k == inner else None
+
+
+@shape_of("matmul")
+def product_in_batches(name: str, args: tuple, kwargs: dict) -> Any:
+    a, b = args
+    return _blank((*a.shape[:-1], b.shape[-1]), a)
+
+
+@shape_of("scaled_dot_product_attention")
+def attention(name: str, args: tuple, kwargs: dict) -> Any:
+    query, value = args[0], args[2]
+    return _blank((*query.shape[:-1], value.shape[-1]), query)
 
 
 @shape_of("upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d", "upsample_bicubic2d")

@@ -4,8 +4,6 @@ The layers of PyTorch follow their parameters, and what most networks do between
 flatten, average) takes every size from its tensors: nothing in that can disagree with a cut. This is known by listening
 to the calls of PyTorch's functions on the way down. One that reads a size of an activation, or is given one, is on no
 list here, and ``sources.py`` looks at what it does.
-
-Who listens can answer, too: functions of ``leaves.FUNCTIONS`` run here without PyTorch in between.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from secateur.graph.sourced import SourcedInt, doubt_numbers, plain
@@ -65,30 +63,28 @@ class SizeWatch(TorchFunctionMode):
         self,
         modules: dict[str, nn.Module],
         path: Callable[[], str],
-        direct: Callable[[Any, tuple, dict], Tensor | None],
+        call: Callable[[Any, tuple, dict], Any],
         run: Callable[[Any, tuple, dict], Any],
     ):
         """Args:
         modules: of the model that runs, by their paths.
         path: of the module whose code is running.
-        direct: runs a function directly, or gives ``None`` where PyTorch has to.
-        run: runs any that may handle a size.
+        call: calls a function.
+        run: calls one that may handle a size.
         """
         super().__init__()
-        self._modules, self._path, self._direct, self._run = modules, path, direct, run
+        self._modules, self._path, self._call, self._run = modules, path, call, run
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if (out := self._direct(func, args, kwargs)) is not None:
-            return out
         name = func.__name__
         if name in _SIZELESS:
             # A size may still be among the numbers that it computes with.
             doubt_numbers((args, kwargs))
-            return func(*args, **kwargs)
+            return self._call(func, args, kwargs)
         if self._is_sizeless(name, func, args, kwargs):
             # What PyTorch itself checks about a number is no doubt.
-            return func(*[plain(a) if type(a) is SourcedInt else a for a in args], **kwargs)
+            return self._call(func, tuple([plain(a) if type(a) is SourcedInt else a for a in args]), kwargs)
         return self._run(func, args, kwargs)
 
     def _is_sizeless(self, name: str, func: Any, args: tuple, kwargs: dict) -> bool:

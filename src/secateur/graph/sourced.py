@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.graph.doubts import Doubts, Place
 from secateur.graph.ledger import AxisRef
 
 #: Functions to which a number does not say that they use it.
 _SILENT = frozenset(("range", "islice", "isqrt", "gcd", "lcm", "comb", "perm", "factorial", "bit_length", "numel"))
+#: What needs no look.
+_NO_NUMBERS = frozenset((Tensor, nn.Parameter, int, float, bool, str, type(None)))
 #: A longer list holds no sizes of axes.
 _MOST_ENTRIES = 64
 
@@ -113,26 +115,29 @@ def sourced(value: int, source: Place | AxisRef | Share, doubts: Doubts) -> Sour
 
 def name_attributes(modules: Iterable[tuple[str, nn.Module]], doubts: Doubts) -> None:
     """Let the integers that modules hold say so, where the code is not PyTorch's."""
-    own_code: dict[type, bool] = {}
-    hiding: dict[type, bool] = {}
     for path, module in modules:
-        kind = type(module)
-        if kind not in own_code:
-            inherited = (getattr(kind.forward, "__module__", None) or "").startswith("torch.")
-            own_code[kind] = not inherited or kind.forward is nn.Module.forward
-            hiding[kind] = any(map(hides_numbers, _methods(kind))) if own_code[kind] else False
-        if not own_code[kind]:
+        own, hiding = _code_of(type(module))
+        if not own:
             continue
         held = module.__dict__
         for name, value in held.items():
             # Values change, no entry comes or goes, so the dictionary may be gone through meanwhile.
-            if type(value) is int:
+            kind = type(value)
+            if kind is int:
                 if value > 1:
                     held[name] = sourced(value, Place(path, name), doubts)
-            elif type(value) in (tuple, list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
-                held[name] = type(value)(sourced(v, Place(path, name, k), doubts) for k, v in enumerate(value))
-            if hiding[kind]:
+            elif (kind is tuple or kind is list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
+                held[name] = kind(sourced(v, Place(path, name, k), doubts) for k, v in enumerate(value))
+            if hiding:
                 doubt_numbers(held[name])
+
+
+@lru_cache(4096)
+def _code_of(kind: type) -> tuple[bool, bool]:
+    """Whether the code of a class is not PyTorch's, and whether it may then use a number without its knowledge."""
+    inherited = (getattr(kind.forward, "__module__", None) or "").startswith("torch.")
+    own = not inherited or kind.forward is nn.Module.forward
+    return own, own and any(map(hides_numbers, _methods(kind)))
 
 
 def _methods(kind: type) -> Iterator[types.CodeType]:
@@ -154,13 +159,15 @@ def hides_numbers(code: types.CodeType) -> bool:
 
 def doubt_numbers(tree: Any) -> None:
     """Numbers in nested arguments are used in a way that nobody follows."""
-    if type(tree) is SourcedInt:
+    kind = type(tree)
+    if kind is SourcedInt:
         tree.doubted()
-    elif isinstance(tree, (tuple, list)):
+    elif kind is tuple or kind is list or isinstance(tree, (tuple, list)):
         for item in tree:
-            doubt_numbers(item)
+            if type(item) not in _NO_NUMBERS:
+                doubt_numbers(item)
     elif isinstance(tree, dict):
         for item in tree.values():
             doubt_numbers(item)
-    elif type(tree) is slice:
+    elif kind is slice:
         doubt_numbers((tree.start, tree.stop, tree.step))

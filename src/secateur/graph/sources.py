@@ -55,6 +55,7 @@ class Sources:
         operations: that have run.
         frame: of the model's own code that is running.
         doubts: what nobody follows.
+        call: calls a function.
 
     Attributes:
         pairs: by the number of the operation that was given a size.
@@ -68,9 +69,10 @@ class Sources:
         operations: Sequence[Any],
         frame: Callable[[], types.FrameType | None],
         doubts: Doubts,
+        call: Callable[[Any, tuple, dict], Any],
     ):
         self._ledger, self._labels, self._operations, self._frame = ledger, labels, operations, frame
-        self._doubts = doubts
+        self._doubts, self._call = doubts, call
         self._bound: dict[Place, AxisRef] = {}
         self._unexplained: list[dict[int, SourcedInt]] = []
         self.pairs: dict[int, list[Pair]] = {}
@@ -80,7 +82,7 @@ class Sources:
         """Run a function that the code calls; the sizes in its result say where they come from."""
         hear = _HEARD.get(func.__name__, Sources._anything)
         first = len(self._operations)
-        call = Call(args, kwargs, func(*args, **kwargs), first)
+        call = Call(args, kwargs, self._call(func, args, kwargs), first)
         with unheard():
             return hear(self, call)
 
@@ -111,21 +113,29 @@ class Sources:
     def _size(self, call: Call) -> Any:
         if type(call.out) is torch.Size:
             return self._sizes(call.args[0], call.out)
-        return self._read(call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs["dim"], call.out)
+        tensor, dim = call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs["dim"]
+        return self._sizes(tensor, tensor.shape)[dim]
 
-    def _sizes(self, tensor: Tensor, shape: torch.Size) -> torch.Size:
-        if not self._labels(tensor).systems:
-            return shape
-        return torch.Size([self._read(tensor, axis, size) for axis, size in enumerate(shape)])
-
-    def _read(self, tensor: Tensor, axis: int, size: int) -> int:
+    def _sizes(self, tensor: Tensor, shape: torch.Size) -> Sequence[int]:
+        """The sizes of a tensor, each of which says whose it is if there are units on its axis."""
         systems = self._labels(tensor).systems
-        ref = self._ledger.axis(systems, axis % tensor.dim(), size) if systems else None
-        if ref is None or not ref.systems:
-            return size
-        if (frame := self._frame()) is not None and hides_numbers(frame.f_code):
-            self._doubts.about(ref)
-        return sourced(size, ref, self._doubts)
+        labelled = self._labelled(systems)
+        if not labelled:
+            return shape
+        frame = self._frame()
+        hidden = frame is not None and hides_numbers(frame.f_code)
+        sizes = list(shape)
+        for axis in labelled:
+            ref = self._ledger.axis(systems, axis, sizes[axis])
+            if hidden:
+                self._doubts.about(ref)
+            sizes[axis] = sourced(sizes[axis], ref, self._doubts)
+        return torch.Size(sizes)
+
+    @staticmethod
+    def _labelled(systems: Sequence[Tensor]) -> set[int]:
+        """The axes on which units lie."""
+        return {axis for system in systems for axis in varying(system)}
 
     # -- what the code gives ----------------------------------------------------------------------------------------
 
@@ -287,10 +297,11 @@ class Sources:
     def _laid_out(self, out: Tensor, sizes: Sequence[Any], first: int = 0) -> None:
         """The code asked for these sizes, of the axes of ``out`` from ``first`` on."""
         systems = self._labels(out).systems
+        labelled = self._labelled(systems)
         for k, size in enumerate(sizes):
             if type(size) is not SourcedInt:
                 # One is inferred from all others.
-                if systems and not (type(size) is int and size == -1):
+                if first + k in labelled and not (type(size) is int and size == -1):
                     self._doubts.about(self._ledger.axis(systems, first + k, out.shape[first + k]))
                 continue
             if isinstance(size.source, Share):

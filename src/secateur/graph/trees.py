@@ -26,13 +26,13 @@ def _collect(tree: Any, found: list[Tensor]) -> None:
         found.append(tree)
     elif kind in _PLAIN:
         return
-    elif isinstance(tree, Tensor):
-        found.append(tree)
-    elif isinstance(tree, (list, tuple)):
+    elif kind is tuple or kind is list or (kind is not dict and isinstance(tree, (list, tuple))):
         for item in tree:
             if type(item) not in _PLAIN:
                 _collect(item, found)
-    elif isinstance(tree, Mapping):
+    elif isinstance(tree, Tensor):
+        found.append(tree)
+    elif kind is dict or isinstance(tree, Mapping):
         for item in tree.values():
             _collect(item, found)
 

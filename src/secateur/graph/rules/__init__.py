@@ -1,6 +1,7 @@
 """What every ATen operation does to labels, one kind of operation a file."""
 
 from secateur.graph.rules import (  # noqa: F401 - each registers its own
+    attention,
     combinations,
     contractions,
     experts,
@@ -14,7 +15,7 @@ from secateur.graph.rules import (  # noqa: F401 - each registers its own
     transforms,
     windows,
 )
-from secateur.graph.rules.combinations import pointwise as pointwise
+from secateur.graph.rules.registry import EXPLAINING as EXPLAINING
 from secateur.graph.rules.registry import RULES as RULES
 from secateur.graph.rules.registry import argument as argument
 from secateur.graph.rules.registry import axes_of as axes_of

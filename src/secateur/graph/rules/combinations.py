@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from secateur.graph.labels import UNIFORM, Labels, narrowed, settle, varying
-from secateur.graph.rules.registry import POINTWISE, argument, axes_of, rule
+from secateur.graph.rules.registry import POINTWISE, argument, axes_of, explaining, rule
 from secateur.graph.trees import tensors
 
 
@@ -28,11 +28,12 @@ def constant(run, func, args, kwargs, out) -> None:
 @rule("hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "silu", "mish", "gelu", "elu", "softplus", "celu", "selu")
 @rule("hardshrink", "softshrink", "log_sigmoid_forward", "relu", "clamp", "clamp_min", "clamp_max", "logit", "pow")
 @rule("lerp", "addcmul", "addcdiv", "sub", "rsub", "bernoulli")
+@explaining
 def pointwise(run, func, args, kwargs, out) -> None:
     """Elements that meet are tied."""
     inputs = tensors((args, kwargs))
     labels = [run.labels(t) for t in inputs]
-    outs = [out] if isinstance(out, Tensor) else tensors(out)
+    outs = [out] if type(out) is Tensor else tensors(out)
     if len(inputs) == 1 and inputs[0].shape == outs[0].shape:
         for t in outs:
             run.set(t, labels[0])
@@ -40,19 +41,25 @@ def pointwise(run, func, args, kwargs, out) -> None:
     weight, uniform = all(own.is_weight for own in labels), all(own.is_uniform for own in labels)
     systems: tuple[Tensor, ...] = ()
     if any(own.systems for own in labels):
-        shapes = [_own_shape(t) for t in inputs]
-        systems = run.ledger.meet(list(zip(labels, shapes)), outs[0].shape, run.where(func))
+        operands = [(own, _own_shape(t)) for own, t in zip(labels, inputs)]
+        systems = run.ledger.meet(operands, outs[0].shape, run.where(func))
         if inputs and outs[0] is inputs[0] and not labels[0].systems and inputs[0]._is_view():
             run.ledger.lock_systems(systems, f"written into a part of another tensor in {run.where(func)}")
             return
-        for own, t, shape in zip(labels, inputs, shapes):
-            if (own.is_uniform and t.numel() > 1) or shape != t.shape:
-                _doubt_size(run, t, systems, outs[0].dim())
-            if own.is_uniform and t.numel() > 1:
-                _settle_uniform(run, t, systems, outs[0].dim())
+        for t in inputs:
+            constant_met(run, t, systems, outs[0].dim())
     result = Labels(systems, weight, uniform)
     for t in outs:
         run.set(t, result)
+
+
+def constant_met(run, t: Tensor, systems: tuple[Tensor, ...], dims: int) -> None:
+    """What a tensor met, aligned at the right with ``dims`` axes, may say how long it is where it is constant."""
+    uniform = run.labels(t).is_uniform and t.numel() > 1
+    if uniform or _own_shape(t) != t.shape:
+        _doubt_size(run, t, systems, dims)
+    if uniform:
+        _settle_uniform(run, t, systems, dims)
 
 
 def _doubt_size(run, t: Tensor, systems: tuple[Tensor, ...], dims: int) -> None:
@@ -102,7 +109,8 @@ def softmax(run, func, args, kwargs, out) -> None:
 
 def _own_shape(t: Tensor) -> tuple[int, ...]:
     """The shape without what ``expand`` added: along an expanded axis a tensor is constant and fits any size."""
-    return tuple(1 if stride == 0 else size for size, stride in zip(t.shape, t.stride()))
+    shape, strides = t.shape, t.stride()
+    return tuple([1 if stride == 0 else size for size, stride in zip(shape, strides)]) if 0 in strides else shape
 
 
 @rule("glu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,71 +25,105 @@ from secateur.graph.ledger import KERNEL, AxisRef, Term
 from secateur.graph.rules.registry import argument, rule
 
 
+def multiplied(
+    run, func, a: Labels, a_shape: Sequence[int], b: Labels, b_shape: Sequence[int], turned: bool = False
+) -> tuple[Tensor, ...]:
+    """``a @ b`` for ``a`` (..., n, k) and ``b`` (..., k, m), or (..., m, k) if ``turned``, of equal leading shape."""
+    *lead, rows, inner = a_shape
+    n, columns = len(lead), b_shape[-2 if turned else -1]
+    shape = (*lead, rows, columns, inner)
+    of_a, of_b = (*range(n + 1), n + 2), (*range(n), n + 1, n + 2) if turned else (*range(n), n + 2, n + 1)
+    la = lift(a, lambda s: laid(s, tuple([of_a[i] for i in varying(s)]), shape))
+    lb = lift(b, lambda s: laid(s, tuple([of_b[i] for i in varying(s)]), shape))
+    sizes = (*lead, rows, 1, inner), (*lead, 1, columns, inner)
+    return run.ledger.contract(la, sizes[0], lb, sizes[1], run.module, run.where(func), 1)
+
+
+def in_batches(
+    run, func, a: Labels, a_shape: Sequence[int], b: Labels, b_shape: Sequence[int], turned: bool = False
+) -> tuple[Tensor, ...]:
+    """The same for an operation inside of which PyTorch runs ``bmm``: there the leading axes are one."""
+    across = [s for s in a.systems if len(a_shape) - 1 in varying(s)]
+    merged = (math.prod(a_shape[:-2]), *a_shape[-2:])
+    run.reads_inside("bmm", 0, [] if a.is_weight or b.is_weight else [reshaped(s, merged) for s in across], [2])
+    return multiplied(run, func, a, a_shape, b, b_shape, turned)
+
+
 def _product(run, func, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-    """``a @ b`` for ``a`` (..., n, k) and ``b`` (..., k, m) of equal leading shape; both at least two-dimensional."""
-    n = a.dim() - 2
-    shape = (*a.shape[:-1], b.shape[-1], a.shape[-1])
-    of_a, of_b = (*range(n + 1), n + 2), (*range(n), n + 2, n + 1)
-    la = lift(run.labels(a), lambda s: laid(s, tuple([of_a[i] for i in varying(s)]), shape))
-    lb = lift(run.labels(b), lambda s: laid(s, tuple([of_b[i] for i in varying(s)]), shape))
-    a_shape = (*a.shape[:-1], 1, a.shape[-1])
-    b_shape = (*b.shape[:-2], 1, b.shape[-1], b.shape[-2])
+    la, lb = run.labels(a), run.labels(b)
     if not (la.is_weight or lb.is_weight):
-        run.reads(func, 0, run.labels(a).systems, [a.dim() - 1])
-    return run.ledger.contract(la, a_shape, lb, b_shape, run.module, run.where(func), 1)
+        run.reads(func, 0, la.systems, [a.dim() - 1])
+    return multiplied(run, func, la, a.shape, lb, b.shape)
 
 
-def _layer(run, func, x: Tensor, weight: Tensor, out: Tensor) -> tuple[Tensor, ...] | None:
-    """The frequent case of ``x @ weight``: every system has an axis of its own. ``None`` in any other."""
-    lx, axes, where = run.labels(x), _axes_of(run.labels(weight)), run.where(func)
-    if x.dim() != 2 or lx.is_weight or lx.is_uniform or not run.labels(weight).is_weight or len(axes) != 2:
+def _layer(run, func, x: Tensor, weight: Tensor, out: Tensor, given: int) -> tuple[Tensor, ...] | None:
+    """The frequent case of ``x @ weight``: what is summed over lies on an axis of its own. ``None`` in any other.
+
+    Args:
+        given: the axis of the weight that takes inputs.
+    """
+    lx, axes, where, last = run.labels(x), _axes_of(run.labels(weight)), run.where(func), x.dim() - 1
+    if lx.is_weight or lx.is_uniform or not run.labels(weight).is_weight or len(axes) != 2:
         return None
-    rows = [s for s in lx.systems if varying(s) == (0,)]
-    columns = [s for s in lx.systems if varying(s) == (1,)]
+    columns = [s for s in lx.systems if varying(s) == (last,)]
+    rows = [s for s in lx.systems if last not in varying(s)]
     if len(rows) + len(columns) < len(lx.systems):
         return None
-    ledger, inputs, outputs = run.ledger, axes[0], axes[1]
+    ledger, inputs, outputs = run.ledger, axes[given], axes[1 - given]
     ledger.role(line(inputs), "in")
     ledger.role(line(outputs), "out")
     for system in columns:
         ledger.tie(line(system), line(inputs), where)
     if not columns:
         ledger.lock(line(inputs), f"meets a fixed axis in {where}")
-    taken = tuple([(s, 1) for s in columns]) or ((inputs, 0),)
-    refs = (AxisRef(out.shape[1], ((outputs, 1),)), AxisRef(x.shape[1], taken))
-    if x.shape[0] > 1:
-        refs = (AxisRef(x.shape[0], tuple([(s, 0) for s in rows])), *refs)
-    ledger.terms.append(Term(run.module, 1, refs))
-    return (*[laid(s, (0,), out.shape) for s in rows], laid(outputs, (1,), out.shape))
+    taken = tuple([(s, last) for s in columns]) or ((inputs, given),)
+    refs = [ledger.axis(rows, axis, size) for axis, size in enumerate(x.shape[:last]) if size > 1]
+    refs += [AxisRef(out.shape[last], ((outputs, 1 - given),)), AxisRef(x.shape[last], taken)]
+    ledger.terms.append(Term(run.module, 1, tuple(refs)))
+    return (*[laid(s, varying(s), out.shape) for s in rows], along(last, out.shape, line(outputs)))
 
 
-@rule("mm", "bmm", "matmul")
+@rule("matmul")
+def product_in_batches(run, func, args, kwargs, out) -> None:
+    a, b = args
+    both = run.labels(a).is_weight and run.labels(b).is_weight
+    run.set(out, Labels(in_batches(run, func, run.labels(a), a.shape, run.labels(b), b.shape), both))
+
+
+@rule("mm", "bmm")
 def product(run, func, args, kwargs, out) -> None:
     a, b = args[0], args[1]
     both = run.labels(a).is_weight and run.labels(b).is_weight
-    run.set(out, Labels(_layer(run, func, a, b, out) or _product(run, func, a, b), both))
+    short = _layer(run, func, a, b, out, 0) if b.dim() == 2 else None
+    run.set(out, Labels(short or _product(run, func, a, b), both))
 
 
 @rule("addmm", "baddbmm", "_addmm_activation")
 def affine(run, func, args, kwargs, out) -> None:
     bias, a, b = args[:3]
-    product_labels = Labels(_layer(run, func, a, b, out) or _product(run, func, a, b))
-    operands = [(product_labels, out.shape), (run.labels(bias), bias.shape)]
+    short = _layer(run, func, a, b, out, 0) if b.dim() == 2 else None
+    operands = [(Labels(short or _product(run, func, a, b)), out.shape), (run.labels(bias), bias.shape)]
     run.set(out, Labels(run.ledger.meet(operands, out.shape, run.where(func))))
 
 
 @rule("linear")
 def linear(run, func, args, kwargs, out) -> None:
     x, weight = args[:2]
-    la = lift(run.labels(x), lambda s: s.unsqueeze(-2))
-    lb = run.labels(weight)
-    shape = (*x.shape[:-1], 1, x.shape[-1])
-    systems = run.ledger.contract(la, shape, lb, weight.shape, run.module, run.where(func), 1)
+    systems = short = _layer(run, func, x, weight, out, 1)
+    if systems is None:
+        la = lift(run.labels(x), lambda s: s.unsqueeze(-2))
+        shape = (*x.shape[:-1], 1, x.shape[-1])
+        where = run.where(func)
+        systems = run.ledger.contract(la, shape, run.labels(weight), weight.shape, run.module, where, 1)
     bias = args[2] if len(args) > 2 else None
     if bias is not None:
-        operands = [(Labels(systems), out.shape), (run.labels(bias), bias.shape)]
-        systems = run.ledger.meet(operands, out.shape, run.where(func))
-    run.set(out, Labels(systems))
+        vector = run.labels(bias)
+        if short is not None and len(vector.systems) == 1:
+            run.ledger.tie(line(systems[-1]), line(vector.systems[0]), run.where(func))
+        else:
+            operands = [(Labels(systems), out.shape), (vector, bias.shape)]
+            systems = run.ledger.meet(operands, out.shape, run.where(func))
+    run.set(out, Labels(systems, bias is None and run.labels(x).is_weight and run.labels(weight).is_weight))
 
 
 @rule("mv", "dot", "vdot", "addmv")

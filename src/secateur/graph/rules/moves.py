@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, along, laid, lift, line, narrowed, reshaped, settle, varying
+from secateur.graph.labels import Labels, along, laid, lift, line, narrowed, reshaped, settle, span_of, varying
 from secateur.graph.rules.combinations import pointwise
 from secateur.graph.rules.layouts import joined
 from secateur.graph.rules.registry import argument, axes_of, rule, unknown
@@ -70,6 +70,13 @@ def move(run, func, args, kwargs, out) -> None:
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
 def view(run, func, args, kwargs, out) -> None:
     labels = run.labels(args[0])
+    if len(labels.systems) == 1 and out.numel() and span_of(line(labels.systems[0])) is not None:
+        # The frequent case: a line that is laid out over axes, on none of which it is constant.
+        new = reshaped(labels.systems[0], tuple(out.shape))
+        if len(varying(new)) > 1:
+            run.ledger.grid(new)
+        run.set(out, Labels((new,), labels.is_weight, labels.is_uniform))
+        return
     if len(labels.systems) > 1:
         labels = joined(run, labels, args[0].shape, out.shape)
     _moved(run, labels, lambda s: reshaped(s, tuple(out.shape)), out, whole=True)

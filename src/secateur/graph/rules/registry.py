@@ -24,6 +24,9 @@ RULES: dict[str, Rule] = {}
 #: Rules of users by ``namespace::name``; they come before all others.
 USER_RULES: dict[str, Rule] = {}
 
+#: Rules that ask themselves what a constant meets, and so how long it has to be.
+EXPLAINING: set[Rule] = set()
+
 _PYTORCHS_OWN = ("aten", "prims", "prim")
 
 #: The rule of every operation that PyTorch tags as pointwise.
@@ -41,8 +44,23 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
+def explaining(function: Rule) -> Rule:
+    """Note that a rule is one of :data:`EXPLAINING`."""
+    EXPLAINING.add(function)
+    return function
+
+
 def lookup(func: Any) -> Rule:
     """The rule of an operation; operations tagged as pointwise by PyTorch need none of their own."""
+    return _lookup(func) if USER_RULES else _built_in(func)
+
+
+@cache
+def _built_in(func: Any) -> Rule:
+    return _lookup(func)
+
+
+def _lookup(func: Any) -> Rule:
     found = find(f"{func.namespace}::{func.overloadpacket.__name__}")
     if found is not None:
         return found
