@@ -166,8 +166,10 @@ def _speed(result: Mapping[str, Any]) -> str:
     if result["geomean_speedup_alike"] is not None:
         alike = result["geomean_speedup_alike"]
         text += f"; over the {result['alike']} where neither leaves more than 60 % of the MACs: {alike:.2f} times"
-    names = f": {', '.join(f'`{name}`' for name in slower)}" if slower else ""
-    return f"{text}); Secateur is slower on {len(slower) or 'none'}{names}."
+    rows = {row["name"]: row for row in result["rows"]}
+    each = [f"`{n}` ({rows[n]['ratio']:.2f} times as fast; {100 * rows[n]['peer_macs_ratio']:.0f} %)" for n in slower]
+    said = f" (MACs that Torch-Pruning leaves of it): {', '.join(each)}" if slower else ""
+    return f"{text}); Secateur is slower on {len(slower) or 'none'}{said}."
 
 
 def _in_published_sizes(result: Mapping[str, Any]) -> list[str]:

@@ -162,9 +162,12 @@ def test_an_attention_is_one_operation_that_ties_the_same(name: str, monkeypatch
 def test_a_batch_ties_no_heads(name: str) -> None:
     """PyTorch's own steps make one axis of the examples and the heads, of which no head can be taken alone."""
     model = ATTENTIONS[name]
-    one, two = (sc.trace(model, (torch.zeros(n, 6, 8), torch.zeros(n, 5, 8))) for n in (1, 2))
+    inputs = [(torch.zeros(n, 6, 8), torch.zeros(n, 5, 8)) for n in (1, 2)]
+    one, two = (sc.trace(model, some) for some in inputs)
     assert wiring(one)["groups"] == wiring(two)["groups"]
     assert two.cost().macs == 2 * one.cost().macs
+    plan = sc.plan(two, sc.score(two, "l1"), {g.name: max(1, g.width // 2) for g in two.prunable})
+    assert sc.verify(model, plan, inputs[1]).exact
 
 
 class Projection(nn.Module):
