@@ -222,7 +222,10 @@ class Run(Dispatch):
         self._read(self._name, self._ordinal, argument, systems, dims)
 
     def reads_inside(self, name: str, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
-        """The same of an operation that PyTorch runs inside of the running one, and in a masked model for it."""
+        """The same of an operation that PyTorch runs inside of the running one, and in a masked model for it.
+
+        It has to be said of every one, whether it reads across units or not, because they are counted.
+        """
         self._read(name, self._count(self.module, name), argument, systems, dims)
 
     def _read(self, name: str, ordinal: int, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
@@ -232,7 +235,7 @@ class Run(Dispatch):
             self.ledger.sites.append(Site(self.module, name, ordinal, argument, tuple(sorted(wanted)), crossed))
 
     def _count(self, module: str, name: str) -> int:
-        """How many operations of a name the module has run."""
+        """Count one more operation of a name, and say how many the module had run before."""
         key = module, name
         self._counts[key] = count = self._counts.get(key, -1) + 1
         return count

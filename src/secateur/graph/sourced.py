@@ -116,27 +116,30 @@ def sourced(value: int, source: Place | AxisRef | Share, doubts: Doubts) -> Sour
 def name_attributes(modules: Iterable[tuple[str, nn.Module]], doubts: Doubts) -> None:
     """Let the integers that modules hold say so, where the code is not PyTorch's."""
     for path, module in modules:
-        own, hiding = _code_of(type(module))
+        kind = type(module)
+        own, hiding = _code_of(kind, kind.forward)
         if not own:
             continue
         held = module.__dict__
         for name, value in held.items():
             # Values change, no entry comes or goes, so the dictionary may be gone through meanwhile.
-            kind = type(value)
-            if kind is int:
+            if type(value) is int:
                 if value > 1:
                     held[name] = sourced(value, Place(path, name), doubts)
-            elif (kind is tuple or kind is list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
-                held[name] = kind(sourced(v, Place(path, name, k), doubts) for k, v in enumerate(value))
+            elif type(value) in (tuple, list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
+                held[name] = type(value)(sourced(v, Place(path, name, k), doubts) for k, v in enumerate(value))
             if hiding:
                 doubt_numbers(held[name])
 
 
 @lru_cache(4096)
-def _code_of(kind: type) -> tuple[bool, bool]:
-    """Whether the code of a class is not PyTorch's, and whether it may then use a number without its knowledge."""
-    inherited = (getattr(kind.forward, "__module__", None) or "").startswith("torch.")
-    own = not inherited or kind.forward is nn.Module.forward
+def _code_of(kind: type, forward: Any) -> tuple[bool, bool]:
+    """Whether the code of a class is not PyTorch's, and whether it may then use a number without its knowledge.
+
+    A class that is given another ``forward`` is looked at again.
+    """
+    inherited = (getattr(forward, "__module__", None) or "").startswith("torch.")
+    own = not inherited or forward is nn.Module.forward
     return own, own and any(map(hides_numbers, _methods(kind)))
 
 

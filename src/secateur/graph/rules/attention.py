@@ -57,7 +57,6 @@ def _by_heads(
     ledger: Ledger = run.ledger
     where = run.where(func)
     run.reads_inside("bmm", 0, [reshaped(q, (math.prod(query.shape[:-2]), *query.shape[-2:]))], [2])
-    # These two read across no units, but count.
     run.reads_inside("_safe_softmax", 0, (), [])
     run.reads_inside("bmm", 0, (), [])
     ledger.tie(line(q), line(k), where)
