@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from secateur.measure import count_macs, count_parameters, model_bytes
 
@@ -76,3 +76,21 @@ def test_views_of_parameters_as_arguments():
     model = HandsOn()
     assert count_macs(model, torch.zeros(2, 3)) == 2 * 4 * 3
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "ends", "macs"),
+    [
+        ((6, 8), (2, 8, 16), (2, 6), 6 * 8 * 16),
+        ((6, 8), (8, 16), (2, 8), 6 * 8 * 16),
+        ((2, 3, 8), (2, 8, 16), None, 6 * 8 * 16),
+        ((2, 3, 8), (8, 16), (4, 16), 3 * 8 * 16),
+    ],
+)
+def test_products_in_groups_are_counted(a: tuple, b: tuple, ends: tuple | None, macs: int):
+    class Grouped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            offs = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+            return nn.functional.grouped_mm(x, torch.ones(b, dtype=torch.bfloat16), offs=offs)
+
+    assert count_macs(Grouped(), torch.ones(a, dtype=torch.bfloat16)) == macs

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import secateur as sc
 from secateur._errors import PlanError
+from secateur.measure import count_macs
 from secateur.surgery import make_plan
 
 TEXT = {
@@ -100,10 +101,12 @@ def test_mixtures_of_transformers(name: str):
     plan = make_plan(graph, {experts[0]: [0, 2, 3, 5], experts[1]: [1, 4]})
     check = sc.verify(model, plan, inputs)
     assert check.exact, str(check)
-    small, logits = sc.cut(model, plan), {}
+    small, logits, macs = sc.cut(model, plan), {}, set()
     for way in ("eager", "batched_mm", "grouped_mm"):
         small.set_experts_implementation(way)
+        macs.add(count_macs(small, inputs))
         with torch.no_grad():
             logits[way] = F.log_softmax(small(**inputs).logits, -1)
     for way in ("eager", "grouped_mm"):
         torch.testing.assert_close(logits[way], logits["batched_mm"], rtol=1e-4, atol=1e-5)
+    assert macs == {graph.cost({g.name: g.kept for g in plan.groups}).macs}
