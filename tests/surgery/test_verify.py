@@ -1,10 +1,13 @@
-"""What ``verify`` refuses before it compares."""
+"""What ``verify`` refuses before it compares, and what is left to chance."""
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import secateur as sc
 from secateur._errors import InputError
@@ -33,3 +36,27 @@ def test_two_devices_are_named(model: SmallCNN, graph: PruningGraph, example: Te
 
 def test_a_number_may_lie_anywhere(model: SmallCNN, graph: PruningGraph, example: Tensor):
     assert sc.verify(model, make_plan(graph, KEEP), (example,)).exact
+
+
+class Noisy(nn.Module):
+    """Noise in the input, a token at random, and a number from each of three generators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, torch.randperm(x.shape[1])] + torch.randn_like(x) + random.random() + float(np.random.rand())
+        return self.b(self.a(x).relu())
+
+
+def test_what_is_drawn_at_random_is_drawn_alike_and_costs_the_caller_nothing():
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)
+    model, x = Noisy().eval(), torch.randn(2, 5, 4)
+    graph = sc.trace(model, x)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert sc.verify(model, make_plan(graph, {"a": [0, 2, 3]}), x).exact
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
