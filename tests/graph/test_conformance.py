@@ -144,6 +144,15 @@ LEAST = {
     "local_response_norm": 1,
     "siamese_difference": 2,
     "siamese_cosine": 2,
+    "register_tokens": 2,
+    "images_in_text": 3,
+    "added_by_index": 2,
+    "attention_rotary_complex": 2,
+    "queries_from_zeros": 3,
+    "remembered_positions": 2,
+    "one_vector": 2,
+    "scan_into_zeros": 2,
+    "attention_solved": 2,
 }
 
 # What the engine only locks today, or takes for a single unit, though a cleverer one could cut it:
@@ -217,8 +226,8 @@ UNITS = {
     "attention_grouped_query": {"q": 2},
     "mha_batch_first": {"attention": 4},
 }
-# A part of the cost does not grow with the batch: the products that make a weight.
-COMPUTED_WEIGHTS = {"spectral_norm", "spectral_norm_hook", "hyper_network"}
+# A part of the cost does not grow with the batch: the products that make a weight, or what all examples share.
+COMPUTED_WEIGHTS = {"spectral_norm", "spectral_norm_hook", "hyper_network", "remembered_positions", "one_vector"}
 HEADLESS = {"attention_split_sizes"}
 HEADS = [n for n in LEAST if n.startswith(("attention", "cross", "mha", "transformer")) and n not in HEADLESS]
 

@@ -12,6 +12,8 @@ from secateur.graph import findings
 from secateur.graph.capture import capture
 from secateur.graph.dry_run import Failure
 from secateur.graph.probe import Prober
+from secateur.graph.trace import trace
+from secateur.scores import score
 
 IMAGE = torch.zeros(1, 3, 4, 4)
 
@@ -168,3 +170,34 @@ def test_a_run_that_asks_of_one_operation_ends_behind_it() -> None:
     locked = {g.name for g in prober.run().groups if g.locked}
     assert "first" in locked
     assert "second" not in locked
+
+
+class Tables(nn.Module):
+    """Positions that are computed and left, and a table of places of which the code takes the middle."""
+
+    table: Tensor
+    frequencies: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 4)
+        self.register_buffer("table", torch.randn(10, 4))
+        self.register_buffer("frequencies", torch.randn(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, 4) to the same shape."""
+        (self.frequencies * 2).cos()
+        middle = self.table.size(0) // 2
+        return self.b(self.a(x + self.table[middle - 1 : middle - 1 + x.size(1)]).relu())
+
+
+def test_what_lies_on_buffers_alone_is_locked_and_costs_nothing_else():
+    torch.manual_seed(0)
+    model, x = Tables().eval(), torch.randn(1, 3, 4)
+    graph = trace(model, x)
+    assert graph.widths == {"a": 6}
+    assert graph["frequencies"].reason == "lies on no parameter, only on frequencies"
+    places = [g.reason for g in graph.groups if g.members[0].tensor == "table"]
+    assert all(places)
+    assert any("does not follow a cut" in reason for reason in places)
+    assert set(score(graph, "l1")) == set(score(graph, "fpgm")) == {"a"}

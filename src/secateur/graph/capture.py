@@ -29,6 +29,7 @@ from secateur.graph.labels import FIXED, Labels, along, varying
 from secateur.graph.leaves import Leaf, undispatched, unheard
 from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
+from secateur.graph.memos import nothing_remembered
 from secateur.graph.meta import MADE, MetaMemory
 from secateur.graph.rules import EXPLAINING, argument, lookup
 from secateur.graph.rules.experts import LOOKING_UP, PASSING
@@ -426,7 +427,7 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     run = Run(ledger, skeleton, memory)
     name_attributes(skeleton.modules, run.doubts)
     watch = SizeWatch(dict(skeleton.modules), lambda: run.module, run.call, run.sources.run)
-    with plain_kernels(), run.stack, watch, run:
+    with plain_kernels(), nothing_remembered(skeleton.modules), run.stack, watch, run:
         output = skeleton.model(*inputs[0], **inputs[1])
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]
     idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}

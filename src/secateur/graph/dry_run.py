@@ -21,11 +21,12 @@ from secateur.graph import sizes
 from secateur.graph.attribute_watch import Attribute, listen
 from secateur.graph.capture import Capture, name_of, numbers, span
 from secateur.graph.classes import Classes
-from secateur.graph.functions import Functions, call_function
+from secateur.graph.functions import COMPOSED, Functions, call_function
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, line, span_of, varying
 from secateur.graph.leaves import Leaf, shortcuts, undispatched
 from secateur.graph.ledger import AxisRef, Ledger, Literal
+from secateur.graph.memos import nothing_remembered
 from secateur.graph.rules import argument
 from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
 from secateur.graph.trees import tensors
@@ -199,6 +200,9 @@ class _Check(Dispatch):
                 # On real values the code may take another branch for the cut model; verification judges that.
                 self.diverged = True
                 return out
+            asked = operations[min(self.index, len(operations) - 1)].name
+            if asked in COMPOSED:
+                raise _Disagreement(f"{asked} does not take what it is given")
             raise _Disagreement(f"runs {name} where the dense model did not")
         operation = operations[self.index]
         outs = [out] if type(out) is Tensor else tensors(out)
@@ -288,7 +292,13 @@ def dry_run(
     sizes.follow_parameters(skeleton.modules, kept)
     check = _Check(recorded, cut, last)
     try:
-        with plain_kernels(), shortcuts(skeleton.modules, check.layer), Functions(check.call), check:
+        with (
+            plain_kernels(),
+            nothing_remembered(skeleton.modules),
+            shortcuts(skeleton.modules, check.layer),
+            Functions(check.call),
+            check,
+        ):
             model(*recorded.inputs[0], **recorded.inputs[1])
     except _FarEnough:
         pass

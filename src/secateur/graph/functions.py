@@ -25,6 +25,10 @@ _ATEN = torch.ops.aten
 FUNCTIONS: dict[Any, Callable[..., Tensor | None]] = {}
 
 
+#: Operations that PyTorch takes other steps for where these do not serve: where sizes do not fit, say.
+COMPOSED = {"linear", "matmul", "scaled_dot_product_attention"}
+
+
 class Functions(TorchFunctionMode):
     """While this is entered, ``call(function, arguments, keywords)`` calls PyTorch's functions."""
 

@@ -140,6 +140,10 @@ def narrowed(system: Tensor, touched: Sequence[int]) -> Tensor:
 def settle(system: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     """Give a system its final shape and stride 0 along every axis on which it turned out to be constant."""
     shape = system.shape if shape is None else shape
+    if 0 in system.shape:
+        # Of no element nothing is seen, but what varies along the other axes does all the same.
+        one = settle(laid(system, varying(system), [n or 1 for n in system.shape]))
+        return laid(one, varying(one), shape)
     for axis in varying(system):
         # Nearly always the first two differ, and comparing them is far cheaper than comparing all.
         if not torch.equal(system.select(axis, 0), system.select(axis, 1)):

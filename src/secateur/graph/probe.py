@@ -56,8 +56,28 @@ class Prober:
         return Mender(self.recorded)
 
     def run(self) -> Settled:
-        if not self.findings.in_doubt:
-            return Settled(*self.findings.settled, self.findings.literals)
+        if self.findings.in_doubt:
+            self._try()
+        self.findings = self._with_parameters()
+        return Settled(*self.findings.settled, self.findings.literals)
+
+    def _with_parameters(self) -> Findings:
+        """Lock what lies on buffers alone: no weight says what such a unit is worth, or is saved with it."""
+        locks = [(labels, f"lies on no parameter, only on {name}") for name, labels in self._on_buffers()]
+        return self.findings.lock(locks) if locks else self.findings
+
+    def _on_buffers(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Groups that can be cut and lie on no parameter: one buffer of each, and the labels of its units there."""
+        buffers = self.recorded.mould.buffers
+        for group in self.findings.groups:
+            if not group.locked and all(m.tensor in buffers for m in group.members):
+                member = group.members[0]
+                axes = self.recorded.ledger.axes
+                start = next(a.start for a in axes if (a.tensor, a.axis) == (member.tensor, member.axis))
+                yield member.tensor, start + member.positions.reshape(-1)
+
+    def _try(self) -> None:
+        """Mend, tie and lock until random cuts run."""
         delicate = self._delicate()
         # A group of two is cut in every second run only, so that two of them do not always lose alike.
         mended = delicate or any(g.width == 2 and not g.locked for g in self.findings.groups)
@@ -73,7 +93,6 @@ class Prober:
             self.findings = self._unscaled(*failed) or self._mended(*failed) or self._locked(*failed)
         else:
             self.findings = self._lock_everything("no cut of this model could be made to run")
-        return Settled(*self.findings.settled, self.findings.literals)
 
     def _unscaled(self, seed: int, failure: Failure) -> Findings | None:
         """Where the scale of an attention is another after the cut: no width that one is worked out of is cut."""
@@ -198,6 +217,11 @@ class Prober:
             return self._without_numbers(failure)
         if failure.number and not self._hurried and (found := self._without(seed, failure, reason)) is not None:
             return found
+        twins = [operations[k] for k in self.mender.alike(failure.index)]
+        here = _labels([s for o in twins for s in (*o.inputs, *(t for out in o.outputs for t in out))])
+        # A place in a table of positions, say: to lock it costs nothing.
+        if tables := [labels for _, labels in self._on_buffers() if np.isin(labels, here).any()]:
+            return self.findings.lock([(np.concatenate(tables), reason)])
         partial: list[Findings] = []
         tried: set[bytes] = set()
         for labels in self.mender.single_axes(failure.index) if not self._hurried else ():
@@ -207,8 +231,7 @@ class Prober:
         for locked in sorted(partial, key=lambda found: -found.free):
             if not self._hurried and locked.passes(failure.index, seed):
                 return locked
-        twins = [operations[k] for k in self.mender.alike(failure.index)]
-        labels = self._free(_labels([s for o in twins for s in (*o.inputs, *(t for out in o.outputs for t in out))]))
+        labels = self._free(here)
         modules = {o.module for o in twins}
         while not len(labels):
             labels = self._free(_labels([s for m in modules for s in self.recorded.entering.get(m, ())]))

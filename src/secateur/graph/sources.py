@@ -219,11 +219,23 @@ class Sources:
         own = {axis: n for axis, n in enumerate(sizes) if type(n) is SourcedInt}
         if not own or not self._labels(call.out).is_uniform:
             return self._anything(call)
-        given = {axis: number for axis, number in own.items() if axis < call.out.dim()}
-        setattr(call.out, _GIVEN, given)
-        self._unexplained.append(given)
+        self._give(call.out, {axis: number for axis, number in own.items() if axis < call.out.dim()})
         doubt_numbers((call.args[1:], call.kwargs) if sizes is not call.args else call.kwargs)
         return call.out
+
+    def _made_alike(self, call: Call) -> Any:
+        """The same, in the shape of another tensor."""
+        shape = self._sizes(call.args[0], call.args[0].shape) if call.args else ()
+        if not call.args or not self._labels(call.out).is_uniform:
+            return self._anything(call)
+        self._give(call.out, {axis: n for axis, n in enumerate(shape) if type(n) is SourcedInt})
+        doubt_numbers((call.args[1:], call.kwargs))
+        return call.out
+
+    def _give(self, tensor: Tensor, sizes: dict[int, SourcedInt]) -> None:
+        """Note where a tensor that is the same everywhere has its sizes from."""
+        setattr(tensor, _GIVEN, sizes)
+        self._unexplained.append(sizes)
 
     def explain(self, tensor: Tensor, axis: int, ref: AxisRef) -> bool:
         """An axis of a tensor that is the same everywhere met one with units: whether the code said how long it is."""
@@ -231,7 +243,8 @@ class Sources:
         if axis not in given:
             return False
         with unheard():
-            self._given(given.pop(axis), ref)
+            # The operation in which they met is not written down yet.
+            self._given(given.pop(axis), ref, len(self._operations))
         return True
 
     def _axis(self, tensor: Tensor, axis: int) -> AxisRef:
@@ -322,8 +335,8 @@ class Sources:
                 return
         size.doubted()
 
-    def _given(self, size: SourcedInt, ref: AxisRef) -> None:
-        """The code asked for an axis of this size."""
+    def _given(self, size: SourcedInt, ref: AxisRef, index: int | None = None) -> None:
+        """The code asked for an axis of this size, in the operation of that number; by default the last."""
         source = size.source
         if isinstance(source, Share) or len(ref.systems) == 0 or plain(size) != ref.size:
             size.doubted()
@@ -337,15 +350,15 @@ class Sources:
                 return
             source = self._bound[source]
         system, axis = ref.systems[0]
-        if not self._pair(source, [system], (axis,)):
+        if not self._pair(source, [system], (axis,), index):
             size.doubted()
 
-    def _pair(self, taken: AxisRef, systems: Sequence[Tensor], axes: tuple[int, ...]) -> bool:
+    def _pair(self, taken: AxisRef, systems: Sequence[Tensor], axes: tuple[int, ...], index: int | None = None) -> bool:
         """Note that two axes have one size; whether there was such a second one."""
         for system in systems:
             if set(axes) <= set(varying(system)):
                 pair = Pair(taken, system, axes, self._line())
-                self.pairs.setdefault(len(self._operations) - 1, []).append(pair)
+                self.pairs.setdefault(len(self._operations) - 1 if index is None else index, []).append(pair)
                 return True
         return False
 
@@ -384,6 +397,7 @@ _HEARD: dict[str, Callable[[Sources, Call], Any]] = {
     "narrow": Sources._narrow,
     **dict.fromkeys(("split", "split_with_sizes"), Sources._split),
     **dict.fromkeys(("zeros", "ones", "empty"), Sources._made),
+    **dict.fromkeys(("zeros_like", "ones_like", "empty_like", "full_like"), Sources._made_alike),
     "chunk": Sources._chunk,
     "unbind": Sources._unbind,
     "roll": Sources._roll,

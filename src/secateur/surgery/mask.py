@@ -24,7 +24,11 @@ from secateur.surgery.cut import cut
 from secateur.surgery.plan import Plan, Read, check_fingerprint
 from secateur.surgery.ranges import from_runs
 
-_PRODUCTS = {"mm", "bmm", "matmul"}
+#: Operations that add up products or powers: what is zero does not count.
+_SUMS = {
+    *("mm", "bmm", "matmul", "addmm", "baddbmm", "mv", "addmv", "dot", "vdot"),
+    *("sum", "nansum", "linalg_vector_norm", "norm"),
+}
 
 
 def mask(model: nn.Module, plan: Plan) -> nn.Module:
@@ -100,14 +104,15 @@ class _Correct(Dispatch):
         x = args[read.argument]
         alive = torch.zeros(math.prod(read.shape), dtype=torch.bool, device=x.device)
         alive[list(from_runs(read.alive))] = True
-        return _corrected(func, name, args, kwargs, alive.view(read.shape))
+        alive = alive.view(read.shape)
+        if name in _SUMS:
+            return func(*args[: read.argument], x * alive, *args[read.argument + 1 :], **kwargs)
+        return _corrected(func, name, args, kwargs, alive)
 
 
 def _corrected(func: Any, name: str, args: tuple, kwargs: dict, alive: Tensor) -> Any:
     """The operation over what is alive only; ``alive`` broadcasts to the first argument."""
     x, rest = args[0], args[1:]
-    if name in _PRODUCTS or name in {"sum", "nansum", "linalg_vector_norm", "norm"}:
-        return func(x * alive, *rest, **kwargs)
     if name in {"prod", "all"}:
         return func(x.masked_fill(~alive, True), *rest, **kwargs)
     if name == "any":

@@ -11,6 +11,7 @@ from secateur.graph.rules import (  # noqa: F401 - each registers its own
     orders,
     positions,
     reparametrised,
+    solves,
     spreads,
     transforms,
     windows,

@@ -27,7 +27,7 @@ def constant(run, func, args, kwargs, out) -> None:
 @rule("native_dropout", "dropout", "masked_fill", "where", "threshold", "relu6", "_prelu_kernel", "rrelu_with_noise")
 @rule("hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "silu", "mish", "gelu", "elu", "softplus", "celu", "selu")
 @rule("hardshrink", "softshrink", "log_sigmoid_forward", "relu", "clamp", "clamp_min", "clamp_max", "logit", "pow")
-@rule("lerp", "addcmul", "addcdiv", "sub", "rsub", "bernoulli")
+@rule("lerp", "addcmul", "addcdiv", "sub", "rsub", "bernoulli", "polar", "complex")
 @explaining
 def pointwise(run, func, args, kwargs, out) -> None:
     """Elements that meet are tied."""

@@ -22,7 +22,8 @@ from secateur.graph.labels import (
     varying,
 )
 from secateur.graph.ledger import KERNEL, AxisRef, Term
-from secateur.graph.rules.registry import argument, rule
+from secateur.graph.rules.combinations import constant_met
+from secateur.graph.rules.registry import argument, explaining, rule
 
 
 def multiplied(
@@ -49,10 +50,11 @@ def in_batches(
     return multiplied(run, func, a, a_shape, b, b_shape, turned)
 
 
-def _product(run, func, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+def _product(run, func, a: Tensor, b: Tensor, place: int = 0) -> tuple[Tensor, ...]:
+    """``a @ b``, where ``a`` is the argument at ``place``."""
     la, lb = run.labels(a), run.labels(b)
     if not (la.is_weight or lb.is_weight):
-        run.reads(func, 0, la.systems, [a.dim() - 1])
+        run.reads(func, place, la.systems, [a.dim() - 1])
     return multiplied(run, func, la, a.shape, lb, b.shape)
 
 
@@ -102,13 +104,15 @@ def product(run, func, args, kwargs, out) -> None:
 def affine(run, func, args, kwargs, out) -> None:
     bias, a, b = args[:3]
     short = _layer(run, func, a, b, out, 0) if b.dim() == 2 else None
-    operands = [(Labels(short or _product(run, func, a, b)), out.shape), (run.labels(bias), bias.shape)]
+    operands = [(Labels(short or _product(run, func, a, b, 1)), out.shape), (run.labels(bias), bias.shape)]
     run.set(out, Labels(run.ledger.meet(operands, out.shape, run.where(func))))
 
 
 @rule("linear")
+@explaining
 def linear(run, func, args, kwargs, out) -> None:
     x, weight = args[:2]
+    _settle_inputs(run, args)
     systems = short = _layer(run, func, x, weight, out, 1)
     if systems is None:
         la = lift(run.labels(x), lambda s: s.unsqueeze(-2))
@@ -126,11 +130,23 @@ def linear(run, func, args, kwargs, out) -> None:
     run.set(out, Labels(systems, bias is None and run.labels(x).is_weight and run.labels(weight).is_weight))
 
 
+def _settle_inputs(run, given: tuple) -> None:
+    """Constants that a layer is given have the size that the layer asks for."""
+    x, weight = given[:2]
+    axes, labels = _axes_of(run.labels(weight)), run.labels(x)
+    if labels.is_uniform and x.shape[-1] > 1 and 1 in axes:
+        constant_met(run, x, (along(x.dim() - 1, x.shape, line(axes[1])),), x.dim())
+    if any(run.labels(t).is_uniform and t.numel() > 1 for t in given[1:]):
+        run.doubts.about_systems(s for t in given for s in run.labels(t).systems)
+
+
 @rule("mv", "dot", "vdot", "addmv")
 def vector_product(run, func, args, kwargs, out) -> None:
     bias, a, b = args if func.overloadpacket.__name__ == "addmv" else (None, *args[:2])
     shape = torch.broadcast_shapes(a.shape, b.shape)
     la, lb = run.labels(a), run.labels(b)
+    if not (la.is_weight or lb.is_weight):
+        run.reads(func, 0 if bias is None else 1, la.systems, [a.dim() - 1])
     # Not counted: what normalises a weight is no layer, and PyTorch's own counter leaves these out, too.
     systems = run.ledger.contract(la, a.shape, lb, b.shape, run.module, run.where(func), 0)
     if bias is not None:

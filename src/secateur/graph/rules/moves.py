@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from secateur.graph.labels import Labels, along, laid, lift, line, narrowed, reshaped, settle, span_of, varying
+from secateur.graph.labels import (
+    Labels,
+    along,
+    broadcast,
+    laid,
+    lift,
+    line,
+    narrowed,
+    reshaped,
+    settle,
+    span_of,
+    varying,
+)
 from secateur.graph.rules.combinations import pointwise
 from secateur.graph.rules.layouts import joined
 from secateur.graph.rules.registry import argument, axes_of, rule, unknown
@@ -47,6 +60,13 @@ def _moved(run, labels: Labels, replay: Callable[[Tensor], Any], out: Any, whole
         run.set(target, Labels(tuple(systems), labels.is_weight, labels.is_uniform))
 
 
+@cache
+def _out_of_place(func: Any) -> Any:
+    """The operation that does not change its argument: labels are shared."""
+    name = func.overloadpacket.__name__
+    return getattr(getattr(torch.ops.aten, name[:-1]), func._overloadname) if name[-1] == "_" else func
+
+
 @rule("permute", "transpose", "t")
 def permute(run, func, args, kwargs, out) -> None:
     labels, dims = run.labels(args[0]), out.dim()
@@ -64,7 +84,8 @@ def permute(run, func, args, kwargs, out) -> None:
 @rule("squeeze", "unsqueeze", "diagonal", "swapaxes", "movedim", "unfold", "mT")
 @rule("repeat", "flip", "pixel_shuffle", "pixel_unshuffle", "adjoint")
 def move(run, func, args, kwargs, out) -> None:
-    _moved(run, run.labels(args[0]), lambda s: func(s, *args[1:], **kwargs), out)
+    replay = _out_of_place(func)
+    _moved(run, run.labels(args[0]), lambda s: replay(s, *args[1:], **kwargs), out)
 
 
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
@@ -162,8 +183,8 @@ def pad(run, func, args, kwargs, out) -> None:
 
 @rule("cat", "concat", "concatenate")
 def cat(run, func, args, kwargs, out) -> None:
-    parts = [p for p in args[0] if p.dim() == out.dim()]
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % max(out.dim(), 1)
+    parts = [p for p in args[0] if p.dim() == out.dim()]
     run.set(out, _joined(run, parts, [run.labels(p) for p in parts], axis, out))
 
 
@@ -197,8 +218,10 @@ def _joined(run, parts: list[Tensor], labels: list[Labels], axis: int, out: Tens
         covered = {a for s in own.systems for a in varying(s)}
         flat = [1 if a in covered and not any(a in varying(s) for s in across) else n for a, n in enumerate(part.shape)]
         flat[axis] = 1
-        operands.append((Labels(tuple(s.narrow(axis, 0, 1) for s in across), is_uniform=own.is_uniform), flat))
-    systems = [s.expand(out.shape) for s in ledger.meet(operands, shape, where)]
+        # A part may be empty along the joined axis, and has to be as long as the others along the rest all the same.
+        one = [1 if a == axis else n for a, n in enumerate(part.shape)]
+        operands.append((Labels(tuple(laid(s, varying(s), one) for s in across), is_uniform=own.is_uniform), flat))
+    systems = [broadcast(s, tuple(out.shape)) for s in ledger.meet(operands, shape, where)]
     width = max((len(c) for c in crossing), default=0)
     for k in range(width):
         live = set()
@@ -228,12 +251,39 @@ def _joined(run, parts: list[Tensor], labels: list[Labels], axis: int, out: Tens
 def copy(run, func, args, kwargs, out) -> None:
     target, source = run.labels(args[0]), run.labels(args[1])
     if not target.systems and source.systems and args[0]._is_view():
+        if _written_into(run, args[0], source):
+            return
         run.ledger.lock_systems(source.systems, f"written into a part of another tensor in {run.where(func)}")
         return
     if not target.systems:
         run.set(out, Labels(tuple(s.expand(out.shape) for s in source.systems), source.is_weight))
         return
     pointwise(run, func, args[:2], {}, out)
+
+
+def _written_into(run, part: Tensor, source: Labels) -> bool:
+    """Label the whole tensor by what is written into a part of it, if that takes in every axis on which units lie.
+
+    ``out = torch.zeros_like(x)`` and then ``out[:, t] = …`` for every ``t``, as in a scan.
+    """
+    whole = part._base
+    if whole is None or run.labels(whole).systems or part.dim() > whole.dim():
+        return False
+    axes = [
+        [a for a in range(whole.dim()) if whole.stride(a) == stride and whole.shape[a] == size]
+        for size, stride in zip(part.shape, part.stride())
+    ]
+    own = {axis for system in source.systems for axis in varying(system)}
+    lead = part.dim() - max((s.dim() for s in source.systems), default=0)
+    if any(len(axes[lead + axis]) != 1 for axis in own):
+        return False
+    systems = []
+    for system in source.systems:
+        places = tuple([axes[lead + axis][0] for axis in varying(system)])
+        systems.append(laid(system, places, whole.shape))
+    for tensor, labels in ((whole, systems), (part, [broadcast(s, part.shape) for s in source.systems])):
+        run.set(tensor, Labels(tuple(labels)))
+    return True
 
 
 @rule("as_strided")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.graph.labels import Labels, lift, narrowed, varying
+from secateur.graph.labels import Labels, lift, line, narrowed, varying
 from secateur.graph.rules.registry import argument, axes_of, rule
 
 
@@ -29,6 +29,7 @@ def real_view(run, func, args, kwargs, out) -> None:
 def complex_view(run, func, args, kwargs, out) -> None:
     """The last axis, of real and imaginary part, disappears."""
     labels, last = run.labels(args[0]), args[0].dim() - 1
-    run.ledger.lock_systems([s for s in labels.systems if last in varying(s)], f"real and imaginary in {run.where()}")
-    kept = tuple(s.select(-1, 0) for s in labels.systems if last not in varying(s))
-    run.set(out, Labels(kept, labels.is_weight))
+    for system in labels.systems:
+        if last in varying(system):
+            run.ledger.lock(line(run.ledger.project(system, (last,))), f"real and imaginary in {run.where()}")
+    run.set(out, Labels(run.ledger.reduce(labels.systems, [last], keepdim=False), labels.is_weight))

@@ -1,0 +1,173 @@
+"""Toy models of habits of the large libraries: tokens that a setting leaves out, rows written by a mask or an index,
+positions that are remembered, queries that begin as zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from secateur.testing.attention_toys import EVEN_DIM, TOKENS, Separate
+from secateur.testing.token_toys import WIDTH, Tokens
+
+
+class RegisterTokens(Tokens):
+    """A class token, and as many registers as are asked for: none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.registers = nn.Parameter(torch.randn(1, 1, WIDTH)), nn.Parameter(torch.randn(1, 0, WIDTH))
+        self.a, self.b = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+
+    def body(self, x: Tensor) -> Tensor:
+        extra = (self.first.expand(len(x), -1, -1), self.registers.expand(len(x), -1, -1))
+        x = torch.cat([*extra, x], 1)
+        return x + self.b(self.a(x).relu())
+
+
+class ImagesInText(nn.Module):
+    """The features of an image are written where the text has a place for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.pixels, self.project = nn.Embedding(11, WIDTH), nn.Linear(6, 8), nn.Linear(8, WIDTH)
+        self.a, self.b, self.head = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH), nn.Linear(WIDTH, 5)
+
+    def forward(self, ids: Tensor, image: Tensor) -> Tensor:
+        """Tokens (batch, tokens), of which three are of number 0, and an image (batch, 3, 6)."""
+        x = self.words(ids)
+        seen = self.project(self.pixels(image).relu()).flatten(0, 1)
+        x = x.masked_scatter((ids == 0).unsqueeze(-1).expand_as(x), seen)
+        return self.head((x + self.b(self.a(x).relu())).mean(1))
+
+
+class AddedByIndex(Tokens):
+    """Every second token gets something added, written by index."""
+
+    odd: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+        self.register_buffer("odd", torch.tensor([1, 3, 5]))
+
+    def body(self, x: Tensor) -> Tensor:
+        return x.index_add(1, self.odd, self.b(self.a(x[:, self.odd]).relu()))
+
+
+class ComplexRotary(Separate):
+    """Rotary positions as products of complex numbers."""
+
+    frequencies: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 0.3 ** torch.arange(EVEN_DIM // 2), persistent=False)
+
+    def turn(self, x: Tensor, which: str) -> Tensor:
+        angle = torch.arange(TOKENS, device=x.device).unsqueeze(-1) * self.frequencies
+        pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2)
+
+
+class QueriesFromZeros(Tokens):
+    """Queries that begin as zeros of the shape of their positions, each of which a layer of its own reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Embedding(4, WIDTH)
+        self.content, self.place, self.key, self.value = (nn.Linear(WIDTH, 9) for _ in range(4))
+        self.out = nn.Linear(9, WIDTH)
+
+    def body(self, x: Tensor) -> Tensor:
+        places = self.places.weight.unsqueeze(0).repeat(len(x), 1, 1)
+        queries = torch.zeros_like(places)
+        for _ in range(2):
+            asked = self.content(queries) + self.place(places)
+            weights = (asked @ self.key(x).transpose(1, 2) * 0.3).softmax(-1)
+            queries = queries + self.out(weights @ self.value(x))
+        return queries
+
+
+@lru_cache(maxsize=2)
+def waves(tokens: int, width: int, device: torch.device) -> Tensor:
+    """Positions as sines, which are computed once for all models of a shape."""
+    angle = torch.arange(tokens, device=device).unsqueeze(-1) * 0.3 ** torch.arange(width, device=device)
+    return angle.sin()
+
+
+class RememberedPositions(Tokens):
+    """Positions from a function that remembers what it gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.positions = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH), nn.Linear(4, WIDTH)
+
+    def body(self, x: Tensor) -> Tensor:
+        x = x + self.positions(waves(x.shape[1], 4, x.device).to(x.dtype))
+        return x + self.b(self.a(x).relu())
+
+
+class ScanIntoZeros(Tokens):
+    """A scan over tokens that writes each result into a tensor of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+
+    def body(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        found, state = torch.zeros_like(y), torch.zeros_like(y[:, 0])
+        for t in range(x.shape[1]):
+            state = 0.7 * state + y[:, t].tanh()
+            found[:, t] = state
+        return x + self.b(found)
+
+
+class TriangularSolve(Separate):
+    """What earlier tokens said is taken out of the values by solving a triangular system, for each head."""
+
+    def body(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        q, k, v = (y(x).view(n, t, self.num_heads, self.head_dim).transpose(1, 2) for y in (self.q, self.k, self.v))
+        said = (k @ q.transpose(-1, -2) * 0.1).tril(-1)
+        v = torch.linalg.solve_triangular(said, v, upper=False, unitriangular=True)
+        return x + self.out(v.transpose(1, 2).reshape(n, t, -1))
+
+
+class OneVector(Tokens):
+    """A layer on a vector without examples: the same for all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent, self.a, self.b = nn.Parameter(torch.randn(6)), nn.Linear(6, 9), nn.Linear(9, WIDTH)
+
+    def body(self, x: Tensor) -> Tensor:
+        return x * F.silu(self.b(self.a(self.latent).relu()))
+
+
+def library_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
+    """What builds every toy of this file, with example inputs of batch 1."""
+
+    def tokens(make: Callable[[], nn.Module]) -> Callable[[], tuple[nn.Module, Any]]:
+        return lambda: (make(), torch.randn(1, TOKENS, 6))
+
+    found: dict[str, Callable[[], nn.Module]] = {
+        "register_tokens": RegisterTokens,
+        "added_by_index": AddedByIndex,
+        "attention_rotary_complex": ComplexRotary,
+        "queries_from_zeros": QueriesFromZeros,
+        "remembered_positions": RememberedPositions,
+        "one_vector": OneVector,
+        "scan_into_zeros": ScanIntoZeros,
+        "attention_solved": TriangularSolve,
+    }
+    ids = torch.tensor([[4, 0, 0, 0, 7, 2, 9]])
+    return {
+        **{name: tokens(make) for name, make in found.items()},
+        "images_in_text": lambda: (ImagesInText(), {"ids": ids, "image": torch.randn(1, 3, 6)}),
+    }
