@@ -67,7 +67,9 @@ def plan_half(graph: PruningGraph, scores: dict[str, Tensor]) -> Plan:
             return plan(graph, scores, Budget(macs=BUDGET), ranking="layer", round_to=round_to, floor=FLOOR)
         except BudgetError:
             continue
-    return plan(graph, scores, {g.name: math.ceil(FLOOR * g.width) for g in graph.prunable if g.name in scores})
+    return plan(
+        graph, scores, {g.name: max(g.least, math.ceil(FLOOR * g.width)) for g in graph.prunable if g.name in scores}
+    )
 
 
 def require_peer() -> Any:

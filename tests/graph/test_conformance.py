@@ -153,6 +153,7 @@ LEAST = {
     "one_vector": 2,
     "scan_into_zeros": 2,
     "attention_solved": 2,
+    "norm_of_rows": 3,
 }
 
 # What the engine only locks today, or takes for a single unit, though a cleverer one could cut it:
@@ -225,6 +226,7 @@ UNITS = {
     "attention_fused": {"qkv": 4},
     "attention_grouped_query": {"q": 2},
     "mha_batch_first": {"attention": 4},
+    "norm_of_rows": {"a.0": 4, "a.1": 4},
 }
 # A part of the cost does not grow with the batch: the products that make a weight, or what all examples share.
 COMPUTED_WEIGHTS = {"spectral_norm", "spectral_norm_hook", "hyper_network", "remembered_positions", "one_vector"}

@@ -182,6 +182,7 @@ class _Reshape:
         merged: neighbours ``a, b`` that become one; the stride of ``a`` has to be so many times that of ``b``.
         axes: those along which it varies then.
         moved, small: old axes to look at where strides do not fit, and the shape into which these are reshaped.
+        mixed: some axes become others in one go, so that one which comes out may be constant.
     """
 
     steps: tuple[tuple[int, int, int], ...]
@@ -189,23 +190,25 @@ class _Reshape:
     axes: tuple[int, ...]
     moved: tuple[int, ...]
     small: tuple[int, ...]
+    mixed: bool
 
 
 @lru_cache(4096)
 def _reshape(old: tuple[int, ...], new: tuple[int, ...], own: tuple[int, ...]) -> _Reshape:
-    steps, merged, moved = [], [], []
+    steps, merged, moved, mixed = [], [], [], False
     for before, behind in _blocks(old, new):
         if not any(a in own for a in before):
             continue
         merged += [(a, b, old[b]) for a, b in pairwise(before)]
         moved += before
+        mixed |= len(before) > 1 and len(behind) > 1
         factor = 1
         for axis in reversed(behind):
             steps.append((axis, before[-1], factor))
             factor *= new[axis]
     axes = tuple(sorted(axis for axis, _, _ in steps))
     small = tuple(n if a in axes else 1 for a, n in enumerate(new))
-    return _Reshape(tuple(steps), tuple(merged), axes, tuple(moved), small)
+    return _Reshape(tuple(steps), tuple(merged), axes, tuple(moved), small, mixed)
 
 
 def reshaped(system: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -220,7 +223,8 @@ def reshaped(system: Tensor, shape: tuple[int, ...]) -> Tensor:
     stride = [0] * len(shape)
     for axis, source, factor in how.steps:
         stride[axis] = had[source] * factor
-    return _over(system, shape, stride, how.axes, len(own) == len(how.axes) == 1)
+    new = _over(system, shape, stride, how.axes, len(own) == len(how.axes) == 1)
+    return settle(new) if how.mixed else new
 
 
 def along(axis: int, shape: Sequence[int], labels: Tensor) -> Tensor:

@@ -253,12 +253,28 @@ class Ledger:
         key = (system.data_ptr(), system.shape, *[system.stride(a) for a in own], axes)
         if key not in self._projected:
             size = [system.shape[a] for a in axes]
-            labels = laid(self.take(math.prod(size)).view(size), axes, system.shape)
+            labels = laid(self._take_one_each(grid.labels, [own.index(a) for a in axes]).view(size), axes, system.shape)
             grid.projections.append((tuple([own.index(a) for a in axes]), line(labels)))
             if len(axes) > 1:
                 self.grid(labels)
             self._projected[key] = (labels, system)
         return self._projected[key][0]
+
+    def _take_one_each(self, labels: Tensor, axes: Sequence[int]) -> Tensor:
+        """A new label for every index along ``axes``; where the same labels lie behind two, they share theirs.
+
+        Examples and heads that are one axis are such a case: a head is the same one for every example.
+        """
+        count = math.prod([labels.shape[a] for a in axes])
+        if span_of(line(labels)) is not None:
+            return self.take(count)
+        rows = np.moveaxis(labels.numpy(), axes, range(len(axes))).reshape(count, -1)
+        if len(np.unique(rows[:, 0])) == count:
+            return self.take(count)
+        different, which = np.unique(rows, axis=0, return_inverse=True)
+        if len(different) == count:
+            return self.take(count)
+        return self.take(len(different))[torch.from_numpy(which.reshape(-1))]
 
     # -- the three ways of meeting --------------------------------------------------------------------------------
 

@@ -128,6 +128,26 @@ class ScanIntoZeros(Tokens):
         return x + self.b(found)
 
 
+class NormOfRows(Tokens):
+    """Two blocks whose heads are normed and gated as the rows of a matrix, whichever token they belong to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate, self.b = (
+            nn.ModuleList(nn.Linear(m, n) for _ in range(2))
+            for m, n in ((WIDTH, 4 * EVEN_DIM), (WIDTH, 4 * EVEN_DIM), (4 * EVEN_DIM, WIDTH))
+        )
+        self.scale = nn.Parameter(torch.ones(EVEN_DIM))
+
+    def body(self, x: Tensor) -> Tensor:
+        for a, gate, b in zip(self.a, self.gate, self.b):
+            rows = a(x).view(*x.shape[:2], -1, EVEN_DIM).tanh().reshape(-1, EVEN_DIM)
+            rows = rows * (rows.pow(2).mean(-1, keepdim=True) + 1e-5).rsqrt() * self.scale
+            rows = rows * F.silu(gate(x).reshape(-1, EVEN_DIM))
+            x = x + b(rows.reshape(*x.shape[:2], -1))
+        return x
+
+
 class TriangularSolve(Separate):
     """What earlier tokens said is taken out of the values by solving a triangular system, for each head."""
 
@@ -165,6 +185,7 @@ def library_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "one_vector": OneVector,
         "scan_into_zeros": ScanIntoZeros,
         "attention_solved": TriangularSolve,
+        "norm_of_rows": NormOfRows,
     }
     ids = torch.tensor([[4, 0, 0, 0, 7, 2, 9]])
     return {
