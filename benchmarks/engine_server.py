@@ -44,7 +44,7 @@ def preload(names: Iterable[str], with_peer: bool) -> None:
     families = {name.partition(":")[0] for name in names}
     if with_peer:
         require("torch_pruning", "bench")
-    if families & {"hf", "hf-published"}:
+    if families & {"hf", "hf-published", "hf-type"}:
         require("transformers", "hf")
     for module in ("torchvision", "timm", "torch.utils.flop_counter"):
         importlib.import_module(module)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from benchmarks.hf_models import FAMILIES, PUBLISHED, build_hf
+from benchmarks.hf_types import build_type, listed
 from secateur._errors import UsageError
 from secateur.measure.inputs import as_call, tensors_in
 
@@ -49,6 +50,14 @@ DETECTION_OUTPUTS: tuple[str, ...] = (
 )
 
 
+#: Types of transformers that say themselves how long each sound lasts.
+SPEAKING: tuple[str, ...] = (
+    "hf-type:vits",
+    "hf-type:fastspeech2_conformer",
+    "hf-type:fastspeech2_conformer_with_hifigan",
+)
+
+
 def names() -> list[str]:
     """Every model of the zoo, in the order of the table."""
     families = Path(__file__).with_name("timm_families.txt").read_text(encoding="utf-8").split()
@@ -58,6 +67,11 @@ def names() -> list[str]:
 def published() -> list[str]:
     """Hugging Face transformers in sizes that were published, which are not part of the zoo: they take longer."""
     return [f"hf-published:{name}" for name in PUBLISHED]
+
+
+def types() -> list[str]:
+    """Every type of transformers that a small configuration builds, which are not part of the zoo either."""
+    return [f"hf-type:{name}" for name in listed()]
 
 
 def _torchvision() -> Iterator[str]:
@@ -99,6 +113,8 @@ def build(name: str) -> tuple[nn.Module, Any]:
     family, _, architecture = name.partition(":")
     if family in ("hf", "hf-published"):
         return build_hf(architecture, published=family == "hf-published")
+    if family == "hf-type":
+        return build_type(architecture)
     generator = torch.Generator().manual_seed(0)
     if family == "timm":
         import timm
@@ -145,8 +161,8 @@ def _ready_detector(model: nn.Module) -> None:
 
 
 def counts_vary(name: str) -> bool:
-    """Whether the number of the outputs, and with it the work, depends on values (boxes that survive a threshold)."""
-    return name.startswith("torchvision:detection.")
+    """Whether the number of the outputs, and with it the work, depends on values: boxes that survive a threshold."""
+    return name.startswith("torchvision:detection.") or name in SPEAKING
 
 
 def output_shapes(model: nn.Module, inputs: Any, varying: bool = False) -> list[tuple[int, ...]]:

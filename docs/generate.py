@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import rethinking_page
+import types_page
 import widths_page
 import zoo_page
 
@@ -43,6 +44,7 @@ def main() -> None:
         text += f"\n## {title}\n\n{rows(pairs)}\n"
     (HERE / "names.md").write_text(text, encoding="utf-8")
     rethinking_page.write()
+    types_page.write()
     widths_page.write()
     zoo_page.PAGE.write_text(zoo_page.page(*zoo_page.stored()), encoding="utf-8")
 

@@ -87,7 +87,8 @@ def _peer(row: Mapping[str, Any]) -> str:
     return row["peer_status"]
 
 
-def _table(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
+def table(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
+    """Rows as a table of Markdown, their names without ``prefix``."""
     lines = [
         "| model | MACs left | exact | seconds | cut | locked | Torch-Pruning |",
         "| --- | --: | --: | --: | --- | --- | --- |",
@@ -117,9 +118,29 @@ def _failures(rows: Sequence[Mapping[str, Any]], side: str) -> list[str]:
     ]
 
 
-def _top(result: Mapping[str, Any]) -> list[str]:
-    total, hardware, protocol = result["models"], result["hardware"], result["protocol"]
+def measured(result: Mapping[str, Any]) -> list[str]:
+    """When and on what, and the line that does it again."""
+    hardware, protocol = result["hardware"], result["protocol"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
+    memory = f", {hardware['memory_gib']} GiB" if hardware.get("memory_gib") else ""
+    commit = f" at commit `{protocol['commit']}`" if protocol["commit"] else ""
+    load = hardware["load_average"]
+    loads = " to ".join(f"{load[when][0]:.1f}" for when in ("before", "after") if when in load)
+    return [
+        f"Measured {protocol['date']}{commit} on {hardware['cpu']} ({hardware['cores']} cores"
+        f"{memory}; threads: {protocol['threads']}; load average {loads}), median of {protocol['repeats']}. "
+        f"Versions: {versions}.",
+        # A result that was put together from several runs says how.
+        *([f"Put together: {protocol['how']}."] if "how" in protocol else []),
+        "",
+        "```",
+        protocol["reproduce"],
+        "```",
+    ]
+
+
+def _top(result: Mapping[str, Any]) -> list[str]:
+    total, protocol = result["models"], result["protocol"]
     lines = [
         f"- **{result['exact']} of {total}** models are cut exactly: the smaller network equals the masked one to 1e-9 "
         "in float64, on the inputs that it was traced on.",
@@ -137,23 +158,7 @@ def _top(result: Mapping[str, Any]) -> list[str]:
         )
     if result["geomean_speedup"] is not None:
         lines.append(f"- {_speed(result)}")
-    memory = f", {hardware['memory_gib']} GiB" if hardware.get("memory_gib") else ""
-    commit = f" at commit `{protocol['commit']}`" if protocol["commit"] else ""
-    load = hardware["load_average"]
-    loads = " to ".join(f"{load[when][0]:.1f}" for when in ("before", "after") if when in load)
-    return [
-        *lines,
-        "",
-        f"Measured {protocol['date']}{commit} on {hardware['cpu']} ({hardware['cores']} cores"
-        f"{memory}; threads: {protocol['threads']}; load average {loads}), median of {protocol['repeats']}. "
-        f"Versions: {versions}.",
-        # A result that was put together from several runs says how.
-        *([f"Put together: {protocol['how']}."] if "how" in protocol else []),
-        "",
-        "```",
-        protocol["reproduce"],
-        "```",
-    ]
+    return [*lines, "", *measured(result)]
 
 
 def _speed(result: Mapping[str, Any]) -> str:
@@ -186,7 +191,7 @@ def _in_published_sizes(result: Mapping[str, Any]) -> list[str]:
         f"{_speed(result)} Measured {protocol['date']} at commit "
         f"`{protocol['commit']}`: `{protocol['reproduce']}`.",
         "",
-        *_table(rows, prefix),
+        *table(rows, prefix),
     ]
 
 
@@ -216,7 +221,7 @@ def page(result: Mapping[str, Any], published: Mapping[str, Any]) -> str:
         rows = [r for r in result["rows"] if prefix_of[r["name"]] == prefix]
         if rows:
             exact = sum(r["ours_status"] == "exact" for r in rows)
-            lines += ["", f"## {titles[prefix]} ({exact} of {len(rows)} exact)", "", *_table(rows, prefix)]
+            lines += ["", f"## {titles[prefix]} ({exact} of {len(rows)} exact)", "", *table(rows, prefix)]
     lines += _in_published_sizes(published)
     for title, side in (("What Secateur cannot do yet", "ours"), ("What Torch-Pruning says", "peer")):
         failures = _failures(result["rows"], side)

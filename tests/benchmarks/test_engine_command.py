@@ -41,8 +41,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFix
         assert part in text
     assert engine.main(["--resume"]) == 2
     assert "--out FILE" in capsys.readouterr().err
-    assert engine.main(["--quick", "--published"]) == 2
-    assert "give one" in capsys.readouterr().err
+    assert engine.main(["--quick", "--published", "--types"]) == 2
+    assert "--quick and --published and --types are 3 selections; give one" in capsys.readouterr().err
 
 
 def test_published_sizes_are_a_selection_of_their_own(capsys: pytest.CaptureFixture[str], ran: list[str]):
@@ -51,6 +51,15 @@ def test_published_sizes_are_a_selection_of_their_own(capsys: pytest.CaptureFixt
     assert last["protocol"]["reproduce"].startswith("python -m benchmarks.engine --published --only '*t*'")
     assert "hf-published:opt" in ran
     assert all(name.startswith("hf-published:") for name in ran)
+
+
+def test_types_of_transformers_are_a_selection_of_their_own(capsys: pytest.CaptureFixture[str], ran: list[str]):
+    pytest.importorskip("transformers")
+    assert engine.main(["--types", "--only", "ba*"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["protocol"]["reproduce"].startswith("python -m benchmarks.engine --types --only 'ba*'")
+    assert "hf-type:bart" in ran
+    assert all(name.startswith("hf-type:ba") for name in ran)
 
 
 def test_a_pattern_that_matches_nothing_is_refused(capsys: pytest.CaptureFixture[str]):

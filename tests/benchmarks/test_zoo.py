@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from benchmarks.hf_models import FAMILIES
-from benchmarks.zoo import QUICK, build, counts_vary, names, output_layers, output_shapes, published, select
+from benchmarks.zoo import QUICK, build, counts_vary, names, output_layers, output_shapes, published, select, types
 from torch import nn
 
-from secateur._errors import UsageError
+from secateur._errors import InputError, UsageError
 
 
 def test_the_zoo_has_every_part_and_no_name_twice():
@@ -22,6 +22,18 @@ def test_the_zoo_has_every_part_and_no_name_twice():
 def test_published_sizes_are_of_families_of_the_zoo_and_not_part_of_it():
     assert {name.removeprefix("hf-published:") for name in published()} < set(FAMILIES)
     assert not set(published()) & set(names())
+
+
+def test_types_of_transformers_are_listed_once_and_made_small():
+    found = types()
+    assert len(found) == len(set(found)) > 300
+    assert not set(found) & set(names())
+    pytest.importorskip("transformers")
+    model, inputs = build("hf-type:bart")
+    assert sum(p.numel() for p in model.parameters()) < 300_000
+    assert output_shapes(model, inputs) == output_shapes(*build("hf-type:bart"))
+    with pytest.raises(InputError, match="no small configuration of 'rag' runs"):
+        build("hf-type:rag")
 
 
 def test_patterns_match_with_the_family_or_without():

@@ -132,7 +132,8 @@ LEAST = {
     "spectral_norm_hook": 2,
     "spectral_norm": 2,
     "depends_on_size": 4,
-    "depends_on_width": 0,
+    "depends_on_width": 4,
+    "depends_on_less": 0,
     "scaled_by_width": 2,
     "dataclass_out": 2,
     "parameter_list": 3,
@@ -151,6 +152,7 @@ LEAST = {
     "queries_from_zeros": 3,
     "remembered_positions": 2,
     "one_vector": 2,
+    "mixed_kernels": 2,
     "scan_into_zeros": 2,
     "attention_solved": 2,
     "norm_of_rows": 3,
@@ -184,7 +186,7 @@ LOCKED_FOR_NOW = {
         "stem.0",
         "index",
     ): "the index would have to be counted anew, and numbers in tensors are never changed",
-    ("depends_on_width", "stem.0", "does not follow a cut"): "the branch could stay if the width stays above the limit",
+    ("depends_on_less", "stem.0", "does not follow a cut"): "the branch could stay if the width stays above the limit",
     ("hyper_network", "weight", "shape"): "the shape stands in the code, only a new one could follow",
 }
 
@@ -229,7 +231,14 @@ UNITS = {
     "norm_of_rows": {"a.0": 4, "a.1": 4},
 }
 # A part of the cost does not grow with the batch: the products that make a weight, or what all examples share.
-COMPUTED_WEIGHTS = {"spectral_norm", "spectral_norm_hook", "hyper_network", "remembered_positions", "one_vector"}
+COMPUTED_WEIGHTS = {
+    "spectral_norm",
+    "spectral_norm_hook",
+    "hyper_network",
+    "remembered_positions",
+    "one_vector",
+    "mixed_kernels",
+}
 HEADLESS = {"attention_split_sizes"}
 HEADS = [n for n in LEAST if n.startswith(("attention", "cross", "mha", "transformer")) and n not in HEADLESS]
 

@@ -60,3 +60,42 @@ def test_what_is_drawn_at_random_is_drawn_alike_and_costs_the_caller_nothing():
     assert sc.verify(model, make_plan(graph, {"a": [0, 2, 3]}), x).exact
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (random.getstate(), np.random.get_state()[1].tolist())
+
+
+class Growing(nn.Module):
+    """Numbers that grow from block to block under random weights, until a sine shows what was rounded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(8, 8, bias=False) for _ in range(24))
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = 3 * block(x)
+        return self.last(x.sin())
+
+
+def test_numbers_that_grow_do_not_make_an_exact_cut_look_wrong():
+    torch.manual_seed(0)
+    model, x = Growing().eval(), torch.randn(2, 8)
+    graph = sc.trace(model, x)
+    plan = make_plan(graph, {name: [0, 3, 5] for name in graph.widths})
+    assert sc.verify(model, plan, x).max_error < 1e-12
+
+
+def test_layers_without_numbers_stay_as_they_are():
+    """A layer that gives the same everywhere, or does not run, or is used twice."""
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.same, self.idle = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(self.b(self.a(x)).tanh())) + self.same(torch.zeros_like(x)).mean()
+
+    torch.manual_seed(0)
+    model, x = Odd().eval(), torch.randn(2, 4)
+    graph = sc.trace(model, x)
+    assert sc.verify(model, make_plan(graph, {"a": [0, 2]}), x).exact

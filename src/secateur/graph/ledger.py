@@ -332,13 +332,13 @@ class Ledger:
         """:meth:`meet` where each has one system and all vary along the same axes: nearly always the channels."""
         met: list[Tensor] = []
         places: list[int] = []
-        for labels, own in operands:
+        for labels, _ in operands:
             if labels.is_uniform:
                 continue
             if len(labels.systems) != 1:
                 return None
             system = labels.systems[0]
-            here = [axis - len(own) for axis in varying(system)]
+            here = [axis - system.dim() for axis in varying(system)]
             if not met:
                 places = here
             if not here or here != places:

@@ -40,6 +40,7 @@ class Mender:
     def __init__(self, recorded: Capture):
         self.recorded = recorded
         self._types = {name: type(module) for name, module in recorded.skeleton.named_modules()}
+        self._codes = {name: self._code(name) for name in self._types}
 
     def kind(self, path: str) -> type:
         """The class of a module."""
@@ -49,13 +50,23 @@ class Mender:
     def _places(self) -> dict[tuple, list[int]]:
         places: dict[tuple, list[int]] = {}
         for k, o in enumerate(self.recorded.operations):
-            places.setdefault((self._types[o.module], o.name, o.ordinal), []).append(k)
+            places.setdefault(self._place(o), []).append(k)
         return places
+
+    def _place(self, operation: Operation) -> tuple:
+        return *self._codes[operation.module], operation.name, operation.ordinal
+
+    def _code(self, path: str) -> tuple[type, str]:
+        """Whose code ran a module: its own class, or for a layer of PyTorch the one around it and its name there."""
+        around, inside = path, ""
+        while around and self._types[around].__module__.startswith("torch."):
+            around, _, name = around.rpartition(".")
+            inside = f"{name}.{inside}"
+        return self._types[around], inside
 
     def alike(self, index: int) -> list[int]:
         """Where the same line of code ran, in every module of the same class."""
-        o = self.recorded.operations[index]
-        return self._places[self._types[o.module], o.name, o.ordinal]
+        return self._places[self._place(self.recorded.operations[index])]
 
     def window(self, index: int) -> list[int]:
         """Operations that may show what size the code holds.

@@ -159,6 +159,21 @@ class TriangularSolve(Separate):
         return x + self.out(v.transpose(1, 2).reshape(n, t, -1))
 
 
+class MixedKernels(Tokens):
+    """A convolution whose kernel is a mixture of several, each of which is a line of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, 9), nn.Linear(8, WIDTH)
+        self.share, self.kernels = nn.Parameter(torch.rand(3)), nn.Parameter(torch.randn(3, 8 * 9) / 9)
+        self.shape = (8, 9, 1)
+
+    def body(self, x: Tensor) -> Tensor:
+        kernel = torch.matmul(self.share.softmax(0).unsqueeze(0), self.kernels).view(self.shape)
+        y = F.conv1d(self.a(x).relu().transpose(1, 2), kernel)
+        return x + self.b(y.transpose(1, 2).tanh())
+
+
 class OneVector(Tokens):
     """A layer on a vector without examples: the same for all of them."""
 
@@ -183,6 +198,7 @@ def library_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "queries_from_zeros": QueriesFromZeros,
         "remembered_positions": RememberedPositions,
         "one_vector": OneVector,
+        "mixed_kernels": MixedKernels,
         "scan_into_zeros": ScanIntoZeros,
         "attention_solved": TriangularSolve,
         "norm_of_rows": NormOfRows,

@@ -209,6 +209,7 @@ def module_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "spectral_norm": lambda: Reparametrised(parametrizations.spectral_norm),
         "depends_on_size": lambda: ShapeDependent(axis=2, least=8),
         "depends_on_width": lambda: ShapeDependent(axis=1, least=6),
+        "depends_on_less": lambda: ShapeDependent(axis=1, least=5),
         "scaled_by_width": ScaledByWidth,
         "dataclass_out": DataclassOut,
         "parameter_list": ParameterLists,

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.graph.labels import UNIFORM, Labels, narrowed, settle, varying
+from secateur.graph.labels import FIXED, UNIFORM, Labels, narrowed, settle, varying
 from secateur.graph.rules.registry import POINTWISE, argument, axes_of, explaining, rule
 from secateur.graph.trees import tensors
 
 
 @rule("zeros", "ones", "full", "empty", "scalar_tensor", "new_zeros", "new_ones", "new_full", "new_empty")
-@rule("zeros_like", "ones_like", "full_like", "empty_like", "empty_strided", "new_empty_strided", "zero", "fill")
+@rule("empty_strided", "new_empty_strided", "zero", "fill")
 def factory(run, func, args, kwargs, out) -> None:
     if not run.labels(out).systems:
         run.set(out, UNIFORM)
+
+
+@rule("zeros_like", "ones_like", "full_like", "empty_like")
+def factory_like(run, func, args, kwargs, out) -> None:
+    """The same in the shape of another tensor: where that is fixed, so is this."""
+    own = run.labels(args[0])
+    run.set(out, UNIFORM if own.systems or own.is_uniform or own.is_weight else FIXED)
 
 
 @rule(

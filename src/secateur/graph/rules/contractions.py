@@ -248,6 +248,13 @@ def convolution(run, func, args, kwargs, out) -> None:
             ledger.lock_systems([system], KERNEL)
             return None
         place = len(lead)
+        if varying(system) == (0, 1):
+            # A kernel that was computed: one line of numbers, laid out over both.
+            if groups > 1:
+                ledger.lock_systems([system], f"a kernel laid out over groups in {where}")
+                return None
+            axes = (place + 2, place + 1) if transposed else (place + 1, place + 2)
+            return laid(system, axes, (*(1,) * place, groups, outer, inner))
         if 0 in varying(system):
             # Its first axis holds, group by group, what comes out; of a transposed convolution what goes in.
             flat, axes = compressed(system, (0,)).view(groups, -1), (place, place + (2 if transposed else 1))
