@@ -95,7 +95,7 @@ def stir(model: nn.Module, generator: torch.Generator) -> None:
 
 
 def _even_out(model: nn.Module, call: tuple[tuple, dict]) -> None:
-    """Scale the weights of every layer, in place, so that what it gives has a spread of one on these inputs.
+    """Scale the weights of layers down, in place, so that nothing they give has a spread above one on these inputs.
 
     Random weights let numbers grow from block to block. Where they then meet a sine or a gate, what was rounded is no
     longer small, and a cut that is exact would look as if it was not.
@@ -103,7 +103,7 @@ def _even_out(model: nn.Module, call: tuple[tuple, dict]) -> None:
 
     def scale(layer: nn.Module, args: Any, out: Any) -> Any:
         spread = float(out.std()) if isinstance(out, Tensor) and out.is_floating_point() and out.numel() > 1 else 0.0
-        if layer in left and 0 < spread < float("inf"):
+        if layer in left and 1 < spread < float("inf"):
             for own in layer._parameters.values():
                 if own is not None:
                     own.div_(spread)
