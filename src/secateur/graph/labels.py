@@ -265,6 +265,17 @@ def fresh_lines(start: int, counts: Sequence[int]) -> list[Tensor]:
     return lines
 
 
+def lie_apart(labels: Tensor) -> bool:
+    """Whether no two places of a tensor are one and the same in its memory."""
+    reach = 0
+    for stride, size in sorted(zip(labels.stride(), labels.shape)):
+        if size > 1:
+            if stride <= reach:
+                return False
+            reach += stride * (size - 1)
+    return True
+
+
 def lift(labels: Labels, change: Callable[[Tensor], Tensor]) -> Labels:
     """The same labels with every system reshaped."""
     return Labels(tuple(change(s) for s in labels.systems), labels.is_weight, labels.is_uniform)

@@ -24,6 +24,7 @@ from secateur.graph.labels import (
     fresh,
     fresh_lines,
     laid,
+    lie_apart,
     line,
     span_of,
     varying,
@@ -137,6 +138,8 @@ class Ledger:
         self._roles: dict[int, set[str]] = {}
         self._role_notes: list[tuple[Tensor, str]] = []
         self._projected: dict[tuple, tuple[Tensor, Tensor]] = {}
+        #: Memory in which every label stands once, and what keeps it from being given to something else.
+        self._fresh: dict[int, Tensor] = {}
         #: Names the running operation.
         self.here: Callable[[], str] = str
 
@@ -146,12 +149,15 @@ class Ledger:
         """``count`` labels that nothing bears yet."""
         labels = fresh(self.count, count)
         self.count += count
+        self._fresh[labels.untyped_storage()._cdata] = labels
         return labels
 
     def take_lines(self, counts: Sequence[int]) -> list[Tensor]:
         """Lines of labels that nothing bears yet, one behind the other; ``counts`` are at least two."""
         lines = fresh_lines(self.count, counts)
         self.count += sum(counts)
+        if lines:
+            self._fresh[lines[0].untyped_storage()._cdata] = lines[0]
         return lines
 
     def tie(self, a: Tensor, b: Tensor, where: str) -> None:
@@ -266,7 +272,7 @@ class Ledger:
         Examples and heads that are one axis are such a case: a head is the same one for every example.
         """
         count = math.prod([labels.shape[a] for a in axes])
-        if span_of(line(labels)) is not None:
+        if labels.untyped_storage()._cdata in self._fresh and lie_apart(labels):
             return self.take(count)
         rows = np.moveaxis(labels.numpy(), axes, range(len(axes))).reshape(count, -1)
         if len(np.unique(rows[:, 0])) == count:

@@ -112,7 +112,8 @@ def affine(run, func, args, kwargs, out) -> None:
 @explaining
 def linear(run, func, args, kwargs, out) -> None:
     x, weight = args[:2]
-    _settle_inputs(run, args)
+    if run.labels(x).is_uniform or not run.labels(weight).is_weight:
+        _settle_inputs(run, x, weight)
     systems = short = _layer(run, func, x, weight, out, 1)
     if systems is None:
         la = lift(run.labels(x), lambda s: s.unsqueeze(-2))
@@ -122,6 +123,8 @@ def linear(run, func, args, kwargs, out) -> None:
     bias = args[2] if len(args) > 2 else None
     if bias is not None:
         vector = run.labels(bias)
+        if vector.is_uniform:
+            run.doubts.about_systems(systems)
         if short is not None and len(vector.systems) == 1:
             run.ledger.tie(line(systems[-1]), line(vector.systems[0]), run.where(func))
         else:
@@ -130,14 +133,13 @@ def linear(run, func, args, kwargs, out) -> None:
     run.set(out, Labels(systems, bias is None and run.labels(x).is_weight and run.labels(weight).is_weight))
 
 
-def _settle_inputs(run, given: tuple) -> None:
+def _settle_inputs(run, x: Tensor, weight: Tensor) -> None:
     """Constants that a layer is given have the size that the layer asks for."""
-    x, weight = given[:2]
     axes, labels = _axes_of(run.labels(weight)), run.labels(x)
     if labels.is_uniform and x.shape[-1] > 1 and 1 in axes:
         constant_met(run, x, (along(x.dim() - 1, x.shape, line(axes[1])),), x.dim())
-    if any(run.labels(t).is_uniform and t.numel() > 1 for t in given[1:]):
-        run.doubts.about_systems(s for t in given for s in run.labels(t).systems)
+    if run.labels(weight).is_uniform:
+        run.doubts.about_systems(labels.systems)
 
 
 @rule("mv", "dot", "vdot", "addmv")
