@@ -136,7 +136,7 @@ class Worker:
             text = f"foretold {params} parameters, has {counted}"
             self.say(f"{side}-done", turn=turn, status="wrong cost", error=text, **fields)
             return False
-        smaller = counted < self.params and (self.varying or macs < self.macs)
+        smaller = counted < self.params and (bool(self.varying) or macs < self.macs)
         self.say(f"{side}-done", turn=turn, status="pruned" if smaller else "unchanged", **fields)
         return True
 

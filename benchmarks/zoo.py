@@ -10,7 +10,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -50,6 +50,8 @@ DETECTION_OUTPUTS: tuple[str, ...] = (
 )
 
 
+#: What may vary with the values: nothing, how many things are found, how long they are.
+Varying = Literal["", "number", "length"]
 #: Types of transformers that say themselves how long each sound lasts.
 SPEAKING: tuple[str, ...] = (
     "hf-type:vits",
@@ -160,17 +162,24 @@ def _ready_detector(model: nn.Module) -> None:
             module._post_nms_top_n = {"training": 100, "testing": 100}
 
 
-def counts_vary(name: str) -> bool:
-    """Whether the number of the outputs, and with it the work, depends on values: boxes that survive a threshold."""
-    return name.startswith("torchvision:detection.") or name in SPEAKING
+def counts_vary(name: str) -> Varying:
+    """What of the outputs, and with it of the work, depends on values: how many there are, or how long they are."""
+    if name.startswith("torchvision:detection."):
+        return "number"
+    return "length" if name in SPEAKING else ""
 
 
-def output_shapes(model: nn.Module, inputs: Any, varying: bool = False) -> list[tuple[int, ...]]:
-    """Shapes of every tensor that one forward pass gives, in order; without their first axis if ``varying``."""
+def output_shapes(model: nn.Module, inputs: Any, varying: Varying = "") -> list[tuple[int, ...]]:
+    """Shapes of every tensor that one forward pass gives, in order, as far as they do not vary.
+
+    Args:
+        varying: the ``"number"`` of things found, the first axis; or the ``"length"`` of sounds, all other axes.
+    """
     args, kwargs = as_call(inputs)
     with torch.no_grad():
         output = model(*args, **kwargs)
-    return [tuple(t.shape)[int(varying) :] for t in tensors_in(output)]
+    left = {"": slice(None), "number": slice(1, None), "length": slice(1)}[varying]
+    return [tuple(t.shape)[left] for t in tensors_in(output)]
 
 
 def output_layers(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> list[nn.Module]:

@@ -90,5 +90,6 @@ def test_outputs_whose_number_varies_are_compared_without_it():
         def forward(self, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
             return [{"boxes": x, "labels": x[:, 0]}]
 
-    assert output_shapes(Boxes(), torch.zeros(7, 4), varying=True) == [(4,), ()]
+    assert output_shapes(Boxes(), torch.zeros(7, 4), "number") == [(4,), ()]
+    assert output_shapes(Boxes(), torch.zeros(7, 4), "length") == [(7,), (7,)]
     assert output_shapes(Boxes(), {"x": torch.zeros(7, 4)}) == [(7, 4), (7,)]

@@ -215,3 +215,23 @@ def test_write_gives_a_module_its_own_copy():
     assert (first.config.heads, first.config.sizes) == (2, [3, 4])
     assert second.config is shared
     assert (shared.heads, shared.sizes) == (6, [3, 6])
+
+
+def test_a_state_in_the_sizes_of_the_configuration_keeps_what_it_holds():
+    torch.manual_seed(0)
+    config = transformers.RwkvConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, intermediate_size=48
+    )
+    model, example = transformers.RwkvModel(config).eval(), {"input_ids": torch.arange(6).view(1, 6)}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    graph = trace(model, example)
+    assert set(graph.widths) == {"blocks.0.feed_forward.key", "blocks.1.feed_forward.key"}
+    assert graph["blocks.0.attention.key"].reason
+    made = plan(graph, score(graph, "l1"), Budget(macs=0.8))
+    assert verify(model, made, example).exact
+    small = cut(model, made)
+    assert small.config.use_cache
+    for with_state in (False, True):
+        assert outputs(small, {**example, "use_cache": with_state})

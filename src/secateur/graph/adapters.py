@@ -6,6 +6,9 @@ module here computes the same numbers from the same parameters, but reads ``num_
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -105,7 +108,8 @@ class SlimMultiheadAttention(nn.MultiheadAttention):
 def plain_settings(model: nn.Module) -> nn.Module:
     """Settings of a Hugging Face model, in place, under which its function is the same and can be followed.
 
-    An attention cache holds the keys of every head, so as an output it would forbid to cut any. A mixture of experts
+    An attention cache holds the keys of every head, so as an output it would forbid to cut any. A state that the model
+    makes beforehand is none: without it the code would never ask whether its sizes fit. A mixture of experts
     is computed by products of stacked weights instead of a fused kernel or a loop over what the router chose. Returns
     ``model``.
     """
@@ -119,10 +123,16 @@ def plain_module(module: nn.Module) -> None:
     config = module.__dict__.get("config")
     if config is None:
         return
-    if getattr(config, "use_cache", False) is True:
+    if getattr(config, "use_cache", False) is True and not _makes_its_state(type(module)):
         config.use_cache = False
     if getattr(config, "_experts_implementation", None) is not None:
         config._experts_implementation = "batched_mm"
+
+
+@cache
+def _makes_its_state(kind: type) -> bool:
+    """Whether a model begins with a state that it makes in the sizes of its configuration (RWKV), not with none."""
+    return "state" in inspect.signature(kind.forward).parameters
 
 
 def has_own_modes(module: nn.Module) -> bool:
