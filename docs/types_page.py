@@ -51,7 +51,7 @@ def page(result: Mapping[str, Any]) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
     # No peer ran, so its column says nothing.
-    return [line[: line.rindex("|", 0, -1)].rstrip() for line in zoo_page.table(rows, "hf-type:")]
+    return [line[: line.rindex("|", 0, -1) + 1] for line in zoo_page.table(rows, "hf-type:")]
 
 
 def stored() -> dict[str, Any]:
