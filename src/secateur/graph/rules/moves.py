@@ -281,6 +281,8 @@ def _written_into(run, part: Tensor, source: Labels) -> bool:
     for system in source.systems:
         places = tuple([axes[lead + axis][0] for axis in varying(system)])
         systems.append(laid(system, places, whole.shape))
+    for axis, size in enumerate(whole.shape):
+        run.sources.explain(whole, axis, run.ledger.axis(systems, axis, size))
     for tensor, labels in ((whole, systems), (part, [broadcast(s, part.shape) for s in source.systems])):
         run.set(tensor, Labels(tuple(labels)))
     return True
