@@ -149,6 +149,7 @@ LEAST = {
     "images_in_text": 3,
     "added_by_index": 2,
     "attention_rotary_complex": 2,
+    "attention_partly_rotary": 2,
     "queries_from_zeros": 3,
     "remembered_positions": 2,
     "one_vector": 2,
@@ -229,6 +230,7 @@ UNITS = {
     "attention_grouped_query": {"q": 2},
     "mha_batch_first": {"attention": 4},
     "norm_of_rows": {"a.0": 4, "a.1": 4},
+    "attention_partly_rotary": {"q": 4},
 }
 # A part of the cost does not grow with the batch: the products that make a weight, or what all examples share.
 COMPUTED_WEIGHTS = {

@@ -141,6 +141,9 @@ def settle(system: Tensor, shape: Sequence[int] | None = None) -> Tensor:
     """Give a system its final shape and stride 0 along every axis on which it turned out to be constant."""
     shape = system.shape if shape is None else shape
     if 0 in system.shape:
+        if any(stride for stride, size in zip(system.stride(), system.shape) if not size):
+            # Nothing is left of an axis that had labels, and where it began others lie.
+            return laid(system, (), shape)
         # Of no element nothing is seen, but what varies along the other axes does all the same.
         one = settle(laid(system, varying(system), [n or 1 for n in system.shape]))
         return laid(one, varying(one), shape)

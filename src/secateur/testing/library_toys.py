@@ -74,6 +74,18 @@ class ComplexRotary(Separate):
         return torch.view_as_real(pairs * torch.polar(torch.ones_like(angle), angle)).flatten(-2)
 
 
+class PartlyRotary(Separate):
+    """Positions for a part of each head, here for all of it, so that the part that passes by is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rotary_dim = EVEN_DIM
+
+    def turn(self, x: Tensor, which: str) -> Tensor:
+        turned, passing = x[..., : self.rotary_dim], x[..., self.rotary_dim :]
+        return torch.cat([turned * 1.5, passing], -1)
+
+
 class QueriesFromZeros(Tokens):
     """Queries that begin as zeros of the shape of their positions, each of which a layer of its own reads."""
 
@@ -195,6 +207,7 @@ def library_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "register_tokens": RegisterTokens,
         "added_by_index": AddedByIndex,
         "attention_rotary_complex": ComplexRotary,
+        "attention_partly_rotary": PartlyRotary,
         "queries_from_zeros": QueriesFromZeros,
         "remembered_positions": RememberedPositions,
         "one_vector": OneVector,
