@@ -23,8 +23,6 @@ _ATEN = torch.ops.aten
 
 #: By the function that is called: ``function(perform, arguments)``.
 FUNCTIONS: dict[Any, Callable[..., Tensor | None]] = {}
-
-
 #: Operations that PyTorch takes other steps for where these do not serve: where sizes do not fit, say.
 COMPOSED = {"linear", "matmul", "scaled_dot_product_attention"}
 
