@@ -104,11 +104,11 @@ class Findings:
             self._outcomes[seed] = dry_run(self.recorded, self.cut(seed), self.literals, self.attributes)
         return self._outcomes[seed].failure
 
-    def fails_by_number(self, index: int, groups: list[int], seed: int) -> bool:
-        """Whether a cut of some groups alone leaves the path with another number at this very operation."""
+    def fails_alike(self, failure: Failure, groups: list[int], seed: int) -> bool:
+        """Whether a cut of some groups alone leaves the path at this very operation, too, and as that failure did."""
         self.spent["runs"] += 1
-        failure = dry_run(self.recorded, self.cut(seed, set(groups)), self.literals, last=index).failure
-        return failure is not None and failure.number and failure.index == index
+        found = dry_run(self.recorded, self.cut(seed, set(groups)), self.literals, last=failure.index).failure
+        return found is not None and found.number == failure.number and found.index == failure.index
 
     @property
     def reach(self) -> int:

@@ -49,7 +49,8 @@ def _memos_of(kind: type) -> tuple[_Memo, ...]:
 def _collect(value: Any, file: str, found: dict[int, _Memo], seen: set[int]) -> None:
     if isinstance(value, property):
         value = value.fget
-    value = getattr(value, "__func__", value)
+    if isinstance(value, (staticmethod, classmethod, types.MethodType)):
+        value = value.__func__
     if not isinstance(value, (types.FunctionType, _Memo)) or id(value) in seen:
         return
     seen.add(id(value))

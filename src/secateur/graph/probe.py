@@ -215,7 +215,7 @@ class Prober:
             self.findings = self.findings.lock([])
         if failure.number and self._hurried and not self.recorded.on_meta:
             return self._without_numbers(failure)
-        if failure.number and not self._hurried and (found := self._without(seed, failure, reason)) is not None:
+        if failure.number and (found := self._without(seed, failure, reason)) is not None:
             return found
         twins = [operations[k] for k in self.mender.alike(failure.index)]
         here = _labels([s for o in twins for s in (*o.inputs, *(t for out in o.outputs for t in out))])
@@ -232,6 +232,9 @@ class Prober:
             if not self._hurried and locked.passes(failure.index, seed):
                 return locked
         labels = self._free(here)
+        if not len(labels) and not failure.number and (found := self._without(seed, failure, reason)) is not None:
+            # Nothing of the operation can be cut: the code looked at something else in front of it.
+            return found
         modules = {o.module for o in twins}
         while not len(labels):
             labels = self._free(_labels([s for m in modules for s in self.recorded.entering.get(m, ())]))
@@ -242,18 +245,20 @@ class Prober:
         return self.findings.lock([(labels, reason)]) if len(labels) else self._lock_everything(reason)
 
     def _without(self, seed: int, failure: Failure, reason: str) -> Findings | None:
-        """Lock the one width that a number was worked out of, found by halving; ``None`` if it is not one."""
+        """Lock the one width that the code looked at, found by halving; ``None`` if it is not one."""
+        if self._hurried:
+            return None
         classes, groups, group_of = self.findings.settled
         suspects = [k for k, g in enumerate(groups) if not g.locked and g.width > 1]
         seeds = (seed, 1 - seed) if self.recorded.on_meta else (seed,)
 
         def guilty(some: list[int]) -> bool:
-            return any(self.findings.fails_by_number(failure.index, some, seed) for seed in seeds)
+            return any(self.findings.fails_alike(failure, some, seed) for seed in seeds)
 
         middle = len(suspects) // 2
         if not self.recorded.on_meta and middle and guilty(suspects[:middle]) and guilty(suspects[middle:]):
-            # Whatever is cut, the number is another: it was worked out of values, not of a size.
-            return self._without_numbers(failure)
+            # Whatever is cut, it is another: it was worked out of values, not of a size.
+            return self._without_numbers(failure) if failure.number else None
         while len(suspects) > 1:
             half = suspects[: len(suspects) // 2]
             suspects = half if guilty(half) else suspects[len(suspects) // 2 :]

@@ -26,6 +26,8 @@ from secateur.graph.ledger import AxisRef, Ledger, Literal
 from secateur.graph.sourced import Share, SourcedInt, doubt_numbers, hides_numbers, plain, sourced
 from secateur.graph.trees import tensors
 
+#: The names under which functions take the sizes of the pieces.
+_SPLIT_SIZES = ("split_size_or_sections", "split_size", "split_sizes")
 #: On tensors that are the same everywhere: the sizes that the code gave them, by axis.
 _GIVEN = "_secateur_given"
 
@@ -44,6 +46,12 @@ class Call(NamedTuple):
     kwargs: dict
     out: Any
     first: int
+
+    def given(self, place: int, *names: str, otherwise: Any = None) -> Any:
+        """An argument, by its place or by one of its names."""
+        if len(self.args) > place:
+            return self.args[place]
+        return next((self.kwargs[name] for name in names if name in self.kwargs), otherwise)
 
 
 class Sources:
@@ -84,7 +92,11 @@ class Sources:
         first = len(self._operations)
         call = Call(args, kwargs, self._call(func, args, kwargs), first)
         with unheard():
-            return hear(self, call)
+            try:
+                return hear(self, call)
+            except Exception:
+                # The call itself went well. What is not understood of it must cost dry runs, never the trace.
+                return self._anything(call)
 
     def finish(self) -> None:
         """The model has run: sizes that met nothing with units are in doubt."""
@@ -113,8 +125,7 @@ class Sources:
     def _size(self, call: Call) -> Any:
         if type(call.out) is torch.Size:
             return self._sizes(call.args[0], call.out)
-        tensor, dim = call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs["dim"]
-        return self._sizes(tensor, tensor.shape)[dim]
+        return self._sizes(call.args[0], call.args[0].shape)[call.given(1, "dim")]
 
     def _sizes(self, tensor: Tensor, shape: torch.Size) -> Sequence[int]:
         """The sizes of a tensor, each of which says whose it is if there are units on its axis."""
@@ -147,31 +158,24 @@ class Sources:
         return self._anything(call) if call.kwargs or len(sizes) != call.out.dim() else call.out
 
     def _unflatten(self, call: Call) -> Any:
-        if len(call.args) < 3:
-            return self._anything(call)
-        self._laid_out(call.out, call.args[2], call.args[1] % call.args[0].dim())
+        self._laid_out(call.out, call.given(2, "sizes"), call.given(1, "dim") % call.args[0].dim())
         return call.out
 
     def _narrow(self, call: Call) -> Any:
-        if len(call.args) < 4:
-            return self._anything(call)
-        _, dim, start, length = call.args
+        dim, start, length = call.given(1, "dim"), call.given(2, "start"), call.given(3, "length")
         self._laid_out(call.out, [length], dim % call.out.dim())
         return call.out if type(start) is int and start == 0 else self._anything(call)
 
     def _split(self, call: Call) -> Any:
-        if len(call.args) < 2:
-            return self._anything(call)
-        dim = call.args[2] if len(call.args) > 2 else call.kwargs.get("dim", 0)
-        size = call.args[1]
+        size, dim = call.given(1, *_SPLIT_SIZES), call.given(2, "dim", otherwise=0)
         for k, piece in enumerate(call.out):
             self._laid_out(piece, [size[k] if isinstance(size, (tuple, list)) else size], dim % piece.dim())
         return call.out
 
     def _chunk(self, call: Call) -> Any:
         """Equal parts of an axis, which have to stay equal."""
-        x, count = call.args[0], call.args[1] if len(call.args) > 1 else 0
-        axis = (call.args[2] if len(call.args) > 2 else call.kwargs.get("dim", 0)) % x.dim()
+        x, count = call.args[0], call.given(1, "chunks")
+        axis = call.given(2, "dim", otherwise=0) % x.dim()
         whole = self._axis(x, axis)
         if not whole.systems:
             return call.out
@@ -183,19 +187,18 @@ class Sources:
         return call.out
 
     def _unbind(self, call: Call) -> Any:
-        axis = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", 0)
-        return self._only(call, [axis])
+        return self._only(call, [call.given(1, "dim", otherwise=0)])
 
     def _roll(self, call: Call) -> Any:
-        dims = call.args[2] if len(call.args) > 2 else call.kwargs.get("dims")
+        dims = call.given(2, "dims")
         if dims is None:
             return self._anything(call)
         return self._only(call, dims if isinstance(dims, (tuple, list)) else [dims])
 
     def _pad(self, call: Call) -> Any:
-        if len(call.args) < 2 or not isinstance(call.args[1], (tuple, list)):
+        widths = call.given(1, "pad")
+        if not isinstance(widths, (tuple, list)):
             return self._anything(call)
-        widths = call.args[1]
         return self._only(call, [-1 - k // 2 for k, width in enumerate(widths) if type(width) is not int or width])
 
     def _only(self, call: Call, axes: Sequence[int]) -> Any:
@@ -208,19 +211,20 @@ class Sources:
 
     def _like(self, call: Call) -> Any:
         """The shape of another tensor."""
-        other = call.args[1] if len(call.args) > 1 else call.kwargs["other"]
+        other = call.given(1, "other")
         for axis in range(other.dim()):
             self._doubts.about_sizes(self._axis(other, axis), self._axis(call.out, axis), self._line())
         return call.out
 
     def _made(self, call: Call) -> Any:
         """A tensor that is the same everywhere, which fits any size until it meets one: then its own is explained."""
-        sizes = call.args[0] if call.args and isinstance(call.args[0], (tuple, list)) else call.args
+        args = call.args[isinstance(call.args[0], Tensor) :] if call.args else ()
+        sizes = args[0] if args and isinstance(args[0], (tuple, list)) else args
         own = {axis: n for axis, n in enumerate(sizes) if type(n) is SourcedInt}
         if not own or not self._labels(call.out).is_uniform:
             return self._anything(call)
         self._give(call.out, {axis: number for axis, number in own.items() if axis < call.out.dim()})
-        doubt_numbers((call.args[1:], call.kwargs) if sizes is not call.args else call.kwargs)
+        doubt_numbers((args[1:], call.kwargs) if sizes is not args else call.kwargs)
         return call.out
 
     def _made_alike(self, call: Call) -> Any:
@@ -289,7 +293,7 @@ class Sources:
 
     def _attention(self, call: Call) -> Any:
         if call.kwargs.get("scale") is None:
-            queries = call.args[0] if call.args else call.kwargs["query"]
+            queries = call.given(0, "query")
             systems = tuple(s for s in self._labels(queries).systems if queries.dim() - 1 in varying(s))
             if systems:
                 where = f"{self._operations[-1].module or 'the model'}{self._line()}"
@@ -297,9 +301,7 @@ class Sources:
                 self.scales.update(dict.fromkeys(ran, Scale(systems, where)))
                 self._doubts.about(self._ledger.axis(systems, queries.dim() - 1, queries.shape[-1]))
         if call.kwargs.get("enable_gqa"):
-            if len(call.args) < 3:
-                return self._anything(call)
-            queries, keys, values = call.args[:3]
+            queries, keys, values = call.given(0, "query"), call.given(1, "key"), call.given(2, "value")
             heads = self._axis(queries, queries.dim() - 3)
             for other in (keys, values):
                 shared = self._axis(other, other.dim() - 3)
@@ -396,7 +398,7 @@ _HEARD: dict[str, Callable[[Sources, Call], Any]] = {
     "unflatten": Sources._unflatten,
     "narrow": Sources._narrow,
     **dict.fromkeys(("split", "split_with_sizes"), Sources._split),
-    **dict.fromkeys(("zeros", "ones", "empty"), Sources._made),
+    **dict.fromkeys(("zeros", "ones", "empty", "new_zeros", "new_ones", "new_empty"), Sources._made),
     **dict.fromkeys(("zeros_like", "ones_like", "empty_like", "full_like"), Sources._made_alike),
     "chunk": Sources._chunk,
     "unbind": Sources._unbind,

@@ -15,6 +15,7 @@ from secateur.graph.rules import (  # noqa: F401 - each registers its own
     spreads,
     transforms,
     windows,
+    writes,
 )
 from secateur.graph.rules.registry import EXPLAINING as EXPLAINING
 from secateur.graph.rules.registry import RULES as RULES

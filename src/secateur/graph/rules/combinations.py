@@ -48,7 +48,7 @@ def pointwise(run, func, args, kwargs, out) -> None:
     weight, uniform = all(own.is_weight for own in labels), all(own.is_uniform for own in labels)
     systems: tuple[Tensor, ...] = ()
     if any(own.systems for own in labels):
-        operands = [(own, _own_shape(t)) for own, t in zip(labels, inputs)]
+        operands = [(own, own_shape(t)) for own, t in zip(labels, inputs)]
         systems = run.ledger.meet(operands, outs[0].shape, run.where(func))
         if inputs and outs[0] is inputs[0] and not labels[0].systems and inputs[0]._is_view():
             run.ledger.lock_systems(systems, f"written into a part of another tensor in {run.where(func)}")
@@ -63,7 +63,7 @@ def pointwise(run, func, args, kwargs, out) -> None:
 def constant_met(run, t: Tensor, systems: tuple[Tensor, ...], dims: int) -> None:
     """What a tensor met, aligned at the right with ``dims`` axes, may say how long it is where it is constant."""
     uniform = run.labels(t).is_uniform and t.numel() > 1
-    if uniform or _own_shape(t) != t.shape:
+    if uniform or own_shape(t) != t.shape:
         _doubt_size(run, t, systems, dims)
     if uniform:
         _settle_uniform(run, t, systems, dims)
@@ -81,7 +81,7 @@ def _doubt_size(run, t: Tensor, systems: tuple[Tensor, ...], dims: int) -> None:
 def _settle_uniform(run, t: Tensor, systems: tuple[Tensor, ...], dims: int) -> None:
     """A constant fits any size until it is used; from then on it has the size of what it met there."""
     lead = dims - t.dim()
-    wide = {lead + axis for axis, size in enumerate(_own_shape(t)) if size > 1}
+    wide = {lead + axis for axis, size in enumerate(own_shape(t)) if size > 1}
     found = []
     for system in systems:
         common = tuple(a for a in varying(system) if a in wide)
@@ -114,7 +114,7 @@ def softmax(run, func, args, kwargs, out) -> None:
     run.set(out, labels)
 
 
-def _own_shape(t: Tensor) -> tuple[int, ...]:
+def own_shape(t: Tensor) -> tuple[int, ...]:
     """The shape without what ``expand`` added: along an expanded axis a tensor is constant and fits any size."""
     shape, strides = t.shape, t.stride()
     return tuple([1 if stride == 0 else size for size, stride in zip(shape, strides)]) if 0 in strides else shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.graph.labels import Labels, compressed, varying
+from secateur.graph.labels import Labels, compressed, laid, varying
 from secateur.graph.ledger import AxisRef
 from secateur.graph.rules.orders import ordered
 from secateur.graph.rules.registry import argument, rule
@@ -19,7 +19,7 @@ PASSING = {
     *("transpose", "t", "permute", "select", "slice", "_to_copy", "repeat_interleave", "repeat", "unbind"),
 }
 #: Rules here take care of what indices point at.
-LOOKING_UP = {"index", "_unsafe_index", "index_select", "gather"}
+LOOKING_UP = {"index", "_unsafe_index", "index_select", "gather", "scatter", "scatter_"}
 
 
 @rule("topk")
@@ -36,7 +36,7 @@ def topk(run, func, args, kwargs, out) -> None:
     run.point(out[1], line)
     left = [s for s in systems if s is not across[0]]
     for t in out:
-        run.set(t, Labels(tuple(s.narrow(axis, 0, 1).expand(t.shape) for s in left)))
+        run.set(t, Labels(tuple(laid(s, varying(s), t.shape) for s in left)))
     return None
 
 
@@ -61,7 +61,7 @@ def gather(run, func, args, kwargs, out) -> None:
     kept = []
     for system in run.labels(x).systems:
         if axis not in varying(system) and all(out.shape[a] == x.shape[a] for a in varying(system)):
-            kept.append(system.narrow(axis, 0, 1).expand(out.shape))
+            kept.append(laid(system, varying(system), out.shape))
         elif not looked_up(run, system, axis, index):
             run.ledger.lock_systems([system], f"reaches {run.where()}, looked up by index{run.source()}")
     run.ledger.lock_systems(run.labels(index).systems, f"used as an index in {run.where()}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from secateur.graph.labels import Labels, along, fresh, varying
+from secateur.graph.labels import Labels, along, fresh, laid, varying
 from secateur.graph.ledger import ParameterAxis
 from secateur.graph.selector import MARK
 
@@ -26,7 +26,7 @@ def selected(run, x: Tensor, axis: int, out: Tensor) -> None:
         if axis in varying(system):
             run.ledger.lock_systems([system], f"read through a channel selector by {run.module.rpartition('.')[0]}")
         else:
-            systems.append(system.narrow(axis, 0, 1).expand(out.shape))
+            systems.append(laid(system, varying(system), out.shape))
     if out.shape[axis] > 1:
         systems.append(along(axis, out.shape, _labels_of(run, f"{run.module}.indices", out.shape[axis])))
     run.set(out, Labels(tuple(systems)))
