@@ -157,6 +157,15 @@ LEAST = {
     "scan_into_zeros": 2,
     "attention_solved": 2,
     "norm_of_rows": 3,
+    "messages": 2,
+    "messages_largest": 2,
+    "graph_attention": 2,
+    "layer_for_each_degree": 3,
+    "gates_by_index": 3,
+    "unpooled": 2,
+    "warped": 2,
+    "lstm_one_step": 2,
+    "asserted_width": 2,
 }
 
 # What the engine only locks today, or takes for a single unit, though a cleverer one could cut it:
@@ -188,6 +197,7 @@ LOCKED_FOR_NOW = {
         "index",
     ): "the index would have to be counted anew, and numbers in tensors are never changed",
     ("depends_on_less", "stem.0", "does not follow a cut"): "the branch could stay if the width stays above the limit",
+    ("asserted_width", "a", "AssertionError"): "the width stands in the code, only a new one could follow",
     ("hyper_network", "weight", "shape"): "the shape stands in the code, only a new one could follow",
 }
 
@@ -198,6 +208,7 @@ LOCKED_FOR_GOOD = {
     ("fourier_channels", "enter", "_fft_c2c"),
     ("codebook", "book", "argmin"),
     ("attention_relative_position", "table", "index"),
+    ("warped", "places", "places to sample at"),
 }
 
 # Widths in units, where a unit is more than a channel: these are what the pattern is about.
@@ -231,6 +242,8 @@ UNITS = {
     "mha_batch_first": {"attention": 4},
     "norm_of_rows": {"a.0": 4, "a.1": 4},
     "attention_partly_rotary": {"q": 4},
+    "graph_attention": {"a": 4},
+    "gates_by_index": {"rise": 5},
 }
 # A part of the cost does not grow with the batch: the products that make a weight, or what all examples share.
 COMPUTED_WEIGHTS = {

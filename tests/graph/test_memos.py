@@ -83,3 +83,27 @@ def test_what_other_files_remember_stays():
 
     with nothing_remembered([("", Uses())]):
         assert other.cache_info().currsize == 1
+
+
+class Missing:
+    """What stands in for a package that is not installed: whoever asks anything of it hears so."""
+
+    def __getattr__(self, name: str) -> None:
+        raise ImportError(name)
+
+
+missing = Missing()
+
+
+def test_a_package_that_is_missing_stops_no_trace():
+    class Names(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.dim() == 5:
+                x = missing.squeeze(x)
+            return self.b(self.a(x).relu())
+
+    assert sc.trace(Names().eval(), torch.randn(2, 4)).widths == {"a": 6}

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import secateur as sc
+from secateur.graph import sources
 from secateur.graph.capture import capture
 from secateur.graph.probe import Prober
 from secateur.graph.sourced import SourcedInt
+from secateur.graph.sources import Call, Sources
 
 TOKENS = torch.zeros(1, 6, 5)
 
@@ -27,6 +29,7 @@ class Net(nn.Module):
         self.first, self.aside = nn.Linear(5, 12), nn.Linear(5, wide)
         self.second, self.head = nn.Linear(12, 7), nn.Linear(7, 3)
         self.heads, self.width, self.borders, self.front = 4, 12, [5, 7], 5
+        self.square = nn.Parameter(torch.randn(12, 12))
         self.words, self.mixed = [*range(1000)], [3, "three"]
         self.between = between
 
@@ -64,6 +67,14 @@ GIVEN: dict[str, tuple[str, Callable[[Net, Tensor, Tensor], Tensor]]] = {
     "unflatten": ("heads", lambda net, y, z: y.unflatten(-1, (net.heads, -1)).sin().flatten(2) + z),
     "split": ("borders", lambda net, y, z: torch.cat(y.split(net.borders, dim=-1)[::-1], -1) * z),
     "torch.split": ("borders", lambda net, y, z: torch.cat(torch.split(y, net.borders, 2)[::-1], -1) * z),
+    "split by name": ("borders", lambda net, y, z: torch.cat(y.split(split_size=net.borders, dim=-1)[::-1], -1) * z),
+    "unflatten by name": ("heads", lambda net, y, z: y.unflatten(dim=-1, sizes=(net.heads, -1)).sin().flatten(2) + z),
+    "narrow by name": (
+        "front",
+        lambda net, y, z: torch.cat([y.narrow(dim=-1, start=0, length=net.front).sin(), y[..., net.front :]], -1) + z,
+    ),
+    "new_zeros": ("width", lambda net, y, z: y * (y.new_zeros(1, 6, net.width) + z)),
+    "zeros in a product": ("width", lambda net, y, z: y + torch.mm(y.new_zeros(6, net.width), net.square) + z),
     "narrow": (
         "front",
         lambda net, y, z: torch.cat([y.narrow(-1, 0, net.front).sin(), y[..., net.front :]], -1) + z,
@@ -191,3 +202,22 @@ def test_a_sourced_number_is_the_number_that_it_is() -> None:
     assert type(pickle.loads(pickle.dumps(c))) is type(kept["c"]) is int
     # The user's own model was never touched.
     assert type(net.heads) is type(net.borders[0]) is int
+
+
+def test_equal_parts_are_heard_by_name() -> None:
+    prober, runs = probed(Net(lambda net, y, z: torch.cat(y.chunk(chunks=2, dim=-1), dim=-1) * z))
+    assert runs == 0
+    assert prober.findings.free > 7
+
+
+def test_what_a_listener_does_not_understand_costs_dry_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def confused(_: Sources, call: Call) -> None:
+        raise TypeError(call.args)
+
+    net = Net(lambda net, y, z: y.roll(1, 1) * z)
+    assert probed(net)[1] == 0
+    widths = sc.trace(net, TOKENS).widths
+    monkeypatch.setitem(sources._HEARD, "roll", confused)
+    assert probed(net)[1] > 0
+    assert sc.trace(net, TOKENS).widths == widths
+    require_exact(net)

@@ -58,10 +58,26 @@ def _kernel_in_groups(net: Writes, x: Tensor) -> Tensor:
     return F.conv1d(net.enter(x).unsqueeze(-1), (net.kernel * 2).view(9, 3, 1), groups=3).squeeze(-1)
 
 
+def _scattered_over_channels(net: Writes, x: Tensor) -> Tensor:
+    return net.enter(x).scatter(1, torch.zeros(4, 1, dtype=torch.int64), 1.0)
+
+
+def _scattered_into_a_part(net: Writes, x: Tensor) -> Tensor:
+    return net.enter(x).scatter_add(0, torch.zeros(2, 8, dtype=torch.int64), net.other(x))
+
+
+def _chosen_elsewhere(net: Writes, x: Tensor) -> Tensor:
+    best = net.enter(x).topk(2, -1).indices
+    return torch.arange(36.0).view(4, 9).scatter(-1, best, 0.0) * net.other(x)
+
+
 #: What is done, the group that is locked for it, and words of the reason.
 LOCKED: dict[str, tuple[Callable[[Writes, Tensor], Tensor], str, str]] = {
     "index_put": (_put, "enter", "written by index"),
     "index_copy": (_copied, "enter", "written by index"),
+    "scatter_over_channels": (_scattered_over_channels, "enter", "written by index"),
+    "scatter_into_a_part": (_scattered_into_a_part, "enter", "written by index"),
+    "scatter_where_chosen": (_chosen_elsewhere, "enter", "say where to write"),
     "mask_of_channels": (_chosen_by_channel, "enter", "written where a mask says so"),
     "rows_from_a_line": (_chosen_from_a_line, "enter", "written where a mask says so"),
     "solved": (_solved, "enter", "solved for along this axis"),
@@ -100,7 +116,26 @@ def _added_to_zeros(net: Writes, x: Tensor) -> Tensor:
     return torch.zeros(4, net.width).index_add(0, net.places, net.other(x)[:2])
 
 
-@pytest.mark.parametrize("step", [_rows, _rows_by_mask, _filled, _added_to_zeros])
+def _scattered_rows(net: Writes, x: Tensor) -> Tensor:
+    y = net.other(x)
+    where = torch.tensor([0, 0, 2, 1]).unsqueeze(-1).expand_as(y)
+    return net.enter(x).scatter_reduce(0, where, y, "mean") + torch.zeros(4, net.width).scatter_add(0, where, y)
+
+
+def _scattered_number(net: Writes, x: Tensor) -> Tensor:
+    y = net.enter(x)
+    return y.scatter(0, torch.zeros_like(y[:1], dtype=torch.int64), 2.0) + net.other(x)
+
+
+def _masked_where_chosen(net: Writes, x: Tensor) -> Tensor:
+    y = net.enter(x)
+    return y.scatter(-1, y.topk(2, -1).indices, 0.0) + net.other(x)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [_rows, _rows_by_mask, _filled, _added_to_zeros, _scattered_rows, _scattered_number, _masked_where_chosen],
+)
 def test_rows_leave_their_channels_free(step: Callable[[Writes, Tensor], Tensor]):
     torch.manual_seed(0)
     model, x = Writes(step).eval(), torch.randn(4, 5)

@@ -99,3 +99,14 @@ def test_bad_questions():
     )
     with pytest.raises(UsageError, match="one call of compare"):
         speedup(Latency(1.0, 0.0, 1, times=(1.0,)), Latency(1.0, 0.0, 2, times=(1.0, 1.0)))
+
+
+def test_every_call_gets_lists_of_its_own():
+    def run(pair, *, named):
+        assert pair == [1, 2]
+        assert named == {"a": [3]}
+        pair[0] = named["a"][0] = 5
+        named["b"] = 6
+
+    found = compare({"a": run}, {"pair": [1, 2], "named": {"a": [3]}}, runs=3, warmup=1)
+    assert found["a"].runs == 3

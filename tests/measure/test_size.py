@@ -94,3 +94,17 @@ def test_products_in_groups_are_counted(a: tuple, b: tuple, ends: tuple | None, 
             return nn.functional.grouped_mm(x, torch.ones(b, dtype=torch.bfloat16), offs=offs)
 
     assert count_macs(Grouped(), torch.ones(a, dtype=torch.bfloat16)) == macs
+
+
+def test_a_list_that_the_model_changes_stays_what_it_was():
+    class Replaces(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 5)
+
+        def forward(self, given: list[Tensor]) -> Tensor:
+            given[0] = self.layer(given[0])
+            return given[0]
+
+    given = [torch.randn(2, 4)]
+    assert count_macs(Replaces(), (given,)) == count_macs(Replaces(), (given,)) == 2 * 4 * 5

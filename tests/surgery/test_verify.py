@@ -99,3 +99,29 @@ def test_layers_without_numbers_stay_as_they_are():
     model, x = Odd().eval(), torch.randn(2, 4)
     graph = sc.trace(model, x)
     assert sc.verify(model, make_plan(graph, {"a": [0, 2]}), x).exact
+
+
+class WritesIntoItsInputs(nn.Module):
+    """Numbers are changed in place, and an entry of a list is replaced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.a, self.b = nn.Embedding(9, 6), nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: Tensor, more: list[Tensor]) -> Tensor:
+        ids[ids == 5] = 0
+        more[0] = self.a(self.words(ids) + more[0].mul_(2))
+        return self.b(more[0].relu())
+
+
+def test_what_a_model_writes_into_its_inputs_stays_there():
+    torch.manual_seed(0)
+    model = WritesIntoItsInputs().eval()
+    ids, noise = torch.tensor([[5, 2, 5]]), torch.randn(1, 3, 6)
+    given, before = [noise], noise.clone()
+    graph = sc.trace(model, (ids, given))
+    check = sc.verify(model, make_plan(graph, {"a": [0, 2, 3]}), (ids, given))
+    assert check.exact, str(check)
+    assert given[0] is noise
+    assert torch.equal(noise, before)
+    assert ids.tolist() == [[5, 2, 5]]

@@ -31,6 +31,7 @@ from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.memos import nothing_remembered
 from secateur.graph.meta import MADE, MetaMemory
+from secateur.graph.recurrent import tie_states
 from secateur.graph.rules import EXPLAINING, argument, lookup
 from secateur.graph.rules.experts import LOOKING_UP, PASSING
 from secateur.graph.size_watch import SizeWatch
@@ -44,7 +45,7 @@ from secateur.graph.skeleton import (
 )
 from secateur.graph.sourced import name_attributes
 from secateur.graph.sources import Scale, Sources, line_of
-from secateur.graph.trees import map_tensors, output_tensors, tensors
+from secateur.graph.trees import copied, map_tensors, output_tensors, tensors
 
 _ATTRIBUTE = "_secateur_labels"
 _POINTS_AT = "_secateur_points_at"
@@ -422,13 +423,15 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
         device = next((p.device for p in skeleton.model.parameters()), torch.device("cpu"))
         inputs = map_tensors(call, lambda t: t.detach().to(device))
     ledger, memory = Ledger(), MetaMemory(on_meta)
-    memory.mark(tensors(inputs))
+    args, kwargs = copied(inputs)
+    memory.mark(tensors((args, kwargs)))
     label_parameters(ledger, skeleton)
+    tie_states(ledger, skeleton)
     run = Run(ledger, skeleton, memory)
     name_attributes(skeleton.modules, run.doubts)
     watch = SizeWatch(dict(skeleton.modules), lambda: run.module, run.call, run.sources.run)
     with plain_kernels(), nothing_remembered(skeleton.modules), run.stack, watch, run:
-        output = skeleton.model(*inputs[0], **inputs[1])
+        output = skeleton.model(*args, **kwargs)
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]
     idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}
     for _, tensor in unused:

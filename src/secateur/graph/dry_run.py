@@ -29,7 +29,7 @@ from secateur.graph.ledger import AxisRef, Ledger, Literal
 from secateur.graph.memos import nothing_remembered
 from secateur.graph.rules import argument
 from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
-from secateur.graph.trees import tensors
+from secateur.graph.trees import copied, tensors
 
 _RESHAPES = {"view", "_unsafe_view", "clone", "expand", "alias", "unsqueeze", "squeeze"}
 _MOVES = {*_RESHAPES, "permute", "transpose", "t"}
@@ -291,6 +291,8 @@ def dry_run(
     read = listen(model, attributes)
     sizes.follow_parameters(skeleton.modules, kept)
     check = _Check(recorded, cut, last)
+    args, call_kwargs = copied(recorded.inputs)
+    recorded.memory.mark(tensors((args, call_kwargs)))
     try:
         with (
             plain_kernels(),
@@ -299,7 +301,7 @@ def dry_run(
             Functions(check.call),
             check,
         ):
-            model(*recorded.inputs[0], **recorded.inputs[1])
+            model(*args, **call_kwargs)
     except _FarEnough:
         pass
     except Exception as error:

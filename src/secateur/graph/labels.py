@@ -11,6 +11,7 @@ and PyTorch computes the index map.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -217,7 +218,7 @@ def _reshape(old: tuple[int, ...], new: tuple[int, ...], own: tuple[int, ...]) -
 def reshaped(system: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The system of the reshaped tensor. Only axes along which it varies are moved, and mostly not even those."""
     if 0 in shape:
-        return system.reshape(shape)
+        return _reshaped_empty(system, shape)
     own, had = varying(system), system.stride()
     how = _reshape(tuple(system.shape), shape, own)
     for a, b, size in how.merged:
@@ -228,6 +229,20 @@ def reshaped(system: Tensor, shape: tuple[int, ...]) -> Tensor:
         stride[axis] = had[source] * factor
     new = _over(system, shape, stride, how.axes, len(own) == len(how.axes) == 1)
     return settle(new) if how.mixed else new
+
+
+def _reshaped_empty(system: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same of a tensor without elements: what varies along its other axes does so where those come to lie."""
+    old = tuple(system.shape)
+    if old.count(0) == shape.count(0) == 1 and not system.stride(old.index(0)):
+        # As if there were just so many that both shapes hold equally many.
+        held, filled = (math.prod([n or 1 for n in some]) for some in (old, shape))
+        least = math.lcm(held, filled)
+        full = laid(system, varying(system), [n or least // held for n in old])
+        full = reshaped(full, tuple([n or least // filled for n in shape]))
+        if shape.index(0) not in varying(full):
+            return laid(full, varying(full), shape)
+    return laid(system, (), shape)
 
 
 def along(axis: int, shape: Sequence[int], labels: Tensor) -> Tensor:

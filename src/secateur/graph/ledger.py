@@ -391,7 +391,7 @@ class Ledger:
             if operand.is_weight:
                 self._note_roles(operand, len(shape) - 1, len(shape))
         systems = self.meet([(a, a_shape), (b, b_shape)], shape, where, batch)
-        refs = tuple(self.axis(systems, i, n) for i, n in enumerate(shape) if n > 1)
+        refs = tuple(self.axis(systems, i, n) for i, n in enumerate(shape) if n != 1)
         if scale:
             self.terms.append(Term(module, scale, refs))
         left = self.reduce(systems, [len(shape) - 1], keepdim=False, batch=batch)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from secateur.graph.adapters import adapt_module, has_own_modes, plain_module
 from secateur.graph.clone import Copy, Mould, modules_of
 from secateur.graph.leaves import RunLayer, leaf_of, shortcut
+from secateur.graph.recurrent import begin_like_input
 
 _OURS = tuple(os.path.join(os.path.dirname(os.path.dirname(__file__)), room) + os.sep for room in ("graph", "surgery"))
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -38,31 +39,12 @@ def skeleton_of(mould: Mould, change: Callable[[str, Tensor], Tensor]) -> Copy:
         if (config := module.__dict__.get("config")) is not None:
             configured.setdefault(id(config), module)
         if isinstance(module, nn.RNNBase):
-            _begin_like_input(module)
+            begin_like_input(module)
     # All modules mostly share one configuration, which takes its time to be asked.
     for module in configured.values():
         plain_module(module)
     _in_evaluation(skeleton)
     return skeleton
-
-
-def _begin_like_input(layer: nn.RNNBase) -> None:
-    """Let a recurrent layer make its first state from its input.
-
-    PyTorch makes it from nothing, which is a constant, and constants stay real on a pass without numbers; its recurrent
-    operations then refuse a mixture of devices.
-    """
-    forward = layer.forward
-
-    def begun(x: Any, hx: Any = None) -> Any:
-        if hx is None and isinstance(x, Tensor):
-            batch = (x.shape[0 if layer.batch_first else 1],) if x.dim() == 3 else ()
-            count = layer.num_layers * (2 if layer.bidirectional else 1)
-            hx = x.new_zeros(count, *batch, layer.proj_size or layer.hidden_size)
-            hx = (hx, x.new_zeros(count, *batch, layer.hidden_size)) if isinstance(layer, nn.LSTM) else hx
-        return forward(x, hx)
-
-    layer.__dict__["forward"] = begun
 
 
 def _in_evaluation(skeleton: Copy) -> None:

@@ -23,7 +23,7 @@ from secateur.graph.groups import Group
 from secateur.graph.selector import attach, detach, reads_on, selectors_of
 from secateur.graph.skeleton import Dispatch
 from secateur.graph.trace import PruningGraph, trace
-from secateur.graph.trees import map_tensors, tensors
+from secateur.graph.trees import copied, map_tensors, tensors
 
 #: Operations in which branches come together.
 _SUMS = {"add", "add_", "sub", "sub_"}
@@ -123,7 +123,7 @@ class _Reader:
 def _stream_readers(model: nn.Module, example_inputs: Any) -> list[_Reader]:
     """The layers that could read a stream through a selector; runs ``model``."""
     home = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
-    args, kwargs = map_tensors(as_call(example_inputs), lambda t: t.detach().to(home))
+    args, kwargs = copied(map_tensors(as_call(example_inputs), lambda t: t.to(home)))
     readings = _Readings(tensors((args, kwargs)))
     calls: dict[str, list[tuple[tuple, Any]]] = {}
     hooks = []

@@ -49,6 +49,11 @@ def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     return tree
 
 
+def copied(tree: Any) -> Any:
+    """Nested arguments for one call: code may write into the lists, and into the numbers, that it is given."""
+    return map_tensors(tree, lambda t: t if t.is_meta else t.detach().clone())
+
+
 def output_tensors(output: Any) -> Iterable[Tensor]:
     """Every tensor that a model gives back, also inside mappings, dataclasses and plain objects, in order."""
     seen: set[int] = set()

@@ -32,6 +32,16 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
+def in_own_containers(value: Any) -> Any:
+    """The same tensors in lists and mappings of their own: some models write into the list that they are given."""
+    if isinstance(value, tuple | list):
+        parts = [in_own_containers(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict):
+        return {key: in_own_containers(part) for key, part in value.items()}
+    return value
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the model's first parameter or buffer; the CPU where it has neither."""
     first = next(model.parameters(), None)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from secateur._errors import UsageError
-from secateur.measure.inputs import Inputs, as_call, device_of, tensors_in
+from secateur.measure.inputs import Inputs, as_call, device_of, in_own_containers, tensors_in
 from secateur.measure.modes import evaluation_mode
 
 MIN_RUNS = 3
@@ -83,9 +83,10 @@ def compare(
     synchronise = torch.cuda.synchronize if any(d.type == "cuda" for d in devices) else _nothing
 
     def call(candidate: Callable[..., Any]) -> float:
+        own_args, own_kwargs = in_own_containers((args, kwargs))
         synchronise()
         start = clock()
-        candidate(*args, **kwargs)
+        candidate(*own_args, **own_kwargs)
         synchronise()
         return (clock() - start) * 1e3
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from secateur.measure.inputs import Inputs, as_call
+from secateur.measure.inputs import Inputs, as_call, in_own_containers
 from secateur.measure.modes import evaluation_mode
 
 
@@ -62,6 +62,7 @@ def count_macs(model: nn.Module, example_inputs: Inputs) -> int:
             stack.enter_context(counter)
             for p in trained:
                 p.requires_grad_(False)
+            args, kwargs = in_own_containers((args, kwargs))
             model(*args, **kwargs)
     finally:
         for p in trained:

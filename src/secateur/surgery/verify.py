@@ -17,7 +17,7 @@ from secateur.graph.adapters import plain_settings
 from secateur.graph.capture import as_call
 from secateur.graph.clone import copy_with
 from secateur.graph.skeleton import Dispatch, one_thread
-from secateur.graph.trees import map_tensors, output_tensors, tensors
+from secateur.graph.trees import copied, map_tensors, output_tensors, tensors
 from secateur.surgery.cut import cut
 from secateur.surgery.mask import mask
 from secateur.surgery.plan import Plan
@@ -184,6 +184,7 @@ def _with_same_luck(network: nn.Module, args: tuple, kwargs: dict) -> Any:
             torch.manual_seed(0)
             random.seed(0)
             np.random.seed(0)
+            args, kwargs = copied((args, kwargs))
             return network(*args, **kwargs)
     finally:
         random.setstate(python)

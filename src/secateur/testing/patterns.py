@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from secateur.testing.attention_toys import attention_toys
+from secateur.testing.graph_toys import graph_toys
 from secateur.testing.library_toys import library_toys
 from secateur.testing.module_toys import module_toys
 from secateur.testing.sequence_toys import sequence_toys
@@ -26,4 +27,5 @@ def patterns() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         **sequence_toys(),
         **module_toys(),
         **library_toys(),
+        **graph_toys(),
     }

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from secateur._errors import UsageError
 from secateur.graph.capture import as_call
+from secateur.graph.trees import copied
 from secateur.measure import evaluation_mode
 from secateur.training.gradients import Objective
 from secateur.training.schedule import TrainConfig
@@ -117,11 +118,11 @@ def check_teacher(teacher: nn.Module, student: nn.Module, example_inputs: Any) -
     Raises:
         UsageError: the teacher does not take the inputs, or has other classes.
     """
-    args, kwargs = as_call(example_inputs)
+    call = as_call(example_inputs)
     with torch.no_grad(), evaluation_mode(teacher), evaluation_mode(student):
-        wanted = tuple(_logits(student(*args, **kwargs)).shape)
+        wanted = tuple(_logits_of(student, call).shape)
         try:
-            found = tuple(_logits(teacher(*args, **kwargs)).shape)
+            found = tuple(_logits_of(teacher, call).shape)
         except (RuntimeError, TypeError, ValueError) as error:
             raise UsageError(
                 f"the teacher does not run on the example input: {str(error).splitlines()[0]}\n"
@@ -132,6 +133,11 @@ def check_teacher(teacher: nn.Module, student: nn.Module, example_inputs: Any) -
             f"the teacher does not match the classes: it gives outputs of shape {found}, the network {wanted}\n"
             f"take a teacher that was trained for the same {wanted[-1]} classes, or --teacher dense"
         )
+
+
+def _logits_of(model: nn.Module, call: tuple[tuple, dict]) -> Tensor:
+    args, kwargs = copied(call)
+    return _logits(model(*args, **kwargs))
 
 
 def _logits(out: Any) -> Tensor:

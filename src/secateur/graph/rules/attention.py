@@ -61,9 +61,9 @@ def _by_heads(
     run.reads_inside("bmm", 0, (), [])
     ledger.tie(line(q), line(k), where)
     ledger.tie(line(ledger.project(q, heads, batch=True)), line(ledger.project(v, heads, batch=True)), where)
-    positions = [AxisRef(n) for n in (query.shape[-2], key.shape[-2]) if n > 1]
+    positions = [AxisRef(n) for n in (query.shape[-2], key.shape[-2]) if n != 1]
     for system in (q, v):
-        units = [ledger.axis([system], a, n) for a, n in enumerate(system.shape) if n > 1 and a != last - 1]
+        units = [ledger.axis([system], a, n) for a, n in enumerate(system.shape) if n != 1 and a != last - 1]
         ledger.terms.append(Term(run.module, 1, (*units, *positions)))
     run.set(out, Labels((v if v.shape == out.shape else laid(v, own, out.shape),)))
     return True

@@ -79,7 +79,7 @@ def _layer(run, func, x: Tensor, weight: Tensor, out: Tensor, given: int) -> tup
     if not columns:
         ledger.lock(line(inputs), f"meets a fixed axis in {where}")
     taken = tuple([(s, last) for s in columns]) or ((inputs, given),)
-    refs = [ledger.axis(rows, axis, size) for axis, size in enumerate(x.shape[:last]) if size > 1]
+    refs = [ledger.axis(rows, axis, size) for axis, size in enumerate(x.shape[:last]) if size != 1]
     refs += [AxisRef(out.shape[last], ((outputs, 1 - given),)), AxisRef(x.shape[last], taken)]
     ledger.terms.append(Term(run.module, 1, tuple(refs)))
     return (*[laid(s, varying(s), out.shape) for s in rows], along(last, out.shape, line(outputs)))
@@ -93,18 +93,25 @@ def product_in_batches(run, func, args, kwargs, out) -> None:
 
 
 @rule("mm", "bmm")
+@explaining
 def product(run, func, args, kwargs, out) -> None:
     a, b = args[0], args[1]
+    _settle_inputs(run, a, b, 0)
     both = run.labels(a).is_weight and run.labels(b).is_weight
     short = _layer(run, func, a, b, out, 0) if b.dim() == 2 else None
     run.set(out, Labels(short or _product(run, func, a, b), both))
 
 
 @rule("addmm", "baddbmm", "_addmm_activation")
+@explaining
 def affine(run, func, args, kwargs, out) -> None:
     bias, a, b = args[:3]
+    _settle_inputs(run, a, b, 0)
     short = _layer(run, func, a, b, out, 0) if b.dim() == 2 else None
-    operands = [(Labels(short or _product(run, func, a, b, 1)), out.shape), (run.labels(bias), bias.shape)]
+    systems = short or _product(run, func, a, b, 1)
+    if run.labels(bias).is_uniform:
+        run.doubts.about_systems(systems)
+    operands = [(Labels(systems), out.shape), (run.labels(bias), bias.shape)]
     run.set(out, Labels(run.ledger.meet(operands, out.shape, run.where(func))))
 
 
@@ -112,8 +119,7 @@ def affine(run, func, args, kwargs, out) -> None:
 @explaining
 def linear(run, func, args, kwargs, out) -> None:
     x, weight = args[:2]
-    if run.labels(x).is_uniform or not run.labels(weight).is_weight:
-        _settle_inputs(run, x, weight)
+    _settle_inputs(run, x, weight, 1)
     systems = short = _layer(run, func, x, weight, out, 1)
     if systems is None:
         la = lift(run.labels(x), lambda s: s.unsqueeze(-2))
@@ -133,13 +139,15 @@ def linear(run, func, args, kwargs, out) -> None:
     run.set(out, Labels(systems, bias is None and run.labels(x).is_weight and run.labels(weight).is_weight))
 
 
-def _settle_inputs(run, x: Tensor, weight: Tensor) -> None:
-    """Constants that a layer is given have the size that the layer asks for."""
-    axes, labels = _axes_of(run.labels(weight)), run.labels(x)
-    if labels.is_uniform and x.shape[-1] > 1 and 1 in axes:
-        constant_met(run, x, (along(x.dim() - 1, x.shape, line(axes[1])),), x.dim())
-    if run.labels(weight).is_uniform:
-        run.doubts.about_systems(labels.systems)
+def _settle_inputs(run, x: Tensor, weight: Tensor, given: int) -> None:
+    """Constants that a layer is given have the size that the layer asks for, on the axis ``given`` of its weight."""
+    of_x, of_weight = run.labels(x), run.labels(weight)
+    if of_x.is_uniform and of_weight.is_weight:
+        axes = _axes_of(of_weight)
+        if given in axes and x.shape[-1] > 1:
+            constant_met(run, x, (along(x.dim() - 1, x.shape, line(axes[given])),), x.dim())
+    elif of_x.is_uniform or of_weight.is_uniform:
+        run.doubts.about_systems((*of_x.systems, *of_weight.systems))
 
 
 @rule("mv", "dot", "vdot", "addmv")
@@ -187,7 +195,7 @@ def _dense(run, x: Tensor, weight: Tensor, bias: Tensor | None, channel: int, wh
     ledger.role(outputs, "out")
     ledger.role(inputs, "in")
     scale = math.prod(out.shape[2:]) * math.prod(weight.shape[2:])
-    batch = (AxisRef(x.shape[0]),) if x.shape[0] > 1 else ()
+    batch = (AxisRef(x.shape[0]),) if x.shape[0] != 1 else ()
     refs = (*batch, AxisRef(out.shape[1], ((rows, 0),)), AxisRef(x.shape[1], ((columns, 1),)))
     ledger.terms.append(Term(run.module, scale, refs))
     if bias is not None:
@@ -212,7 +220,7 @@ def _depthwise(run, x: Tensor, weight: Tensor, bias: Tensor | None, channel: int
     ledger.tie(channels, line(axes[0]), where)
     scale = math.prod(out.shape[2:]) * math.prod(weight.shape[2:])
     ref = AxisRef(x.shape[1], ((given[0], 1),))
-    ledger.terms.append(Term(run.module, scale, (AxisRef(x.shape[0]), ref) if x.shape[0] > 1 else (ref,)))
+    ledger.terms.append(Term(run.module, scale, (AxisRef(x.shape[0]), ref) if x.shape[0] != 1 else (ref,)))
     run.counts("groups", "groups", ref)
     for system in vector:
         ledger.tie(channels, line(system), where)
