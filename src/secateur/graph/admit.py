@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from secateur._errors import InputError, UsageError
 from secateur.graph.clone import Mould
@@ -32,12 +33,13 @@ def admitted(model: Any) -> Mould:
 
     Raises:
         UsageError: it is no ``nn.Module``.
-        InputError: it is, or holds, a TorchScript module, a compiled or parallel wrapper, or a lazy parameter.
+        InputError: it is, or holds, a TorchScript module, an exported program, a compiled or parallel wrapper, or a
+            lazy parameter.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"trace takes an nn.Module, not {type(model).__name__}")
     mould = Mould(model)
-    problems = [*_wrapped(mould), *_scripted(mould), *_lazy(mould)]
+    problems = [*_wrapped(mould), *_scripted(mould), *_exported(mould), *_lazy(mould)]
     if problems:
         raise InputError("this model cannot be traced as it is:\n" + "\n".join(problems))
     return mould
@@ -62,6 +64,13 @@ def _scripted(mould: Mould) -> Iterator[str]:
     if found:
         found = found[:1] if found[0] == "it" else found
         yield f"TorchScript: {_names(found)}: use the Python module that it was made from, and script the cut model"
+
+
+def _exported(mould: Mould) -> Iterator[str]:
+    # Those alone have an ``eval`` of their own, which says that it cannot be called.
+    found = [n or "it" for n, m in mould.modules if isinstance(m, GraphModule) and "eval" in m.__dict__]
+    if found:
+        yield f"an exported program: {_names(found)}: use the module that it was made from, and export the cut model"
 
 
 def _lazy(mould: Mould) -> Iterator[str]:

@@ -45,7 +45,7 @@ from secateur.graph.skeleton import (
 )
 from secateur.graph.sourced import name_attributes
 from secateur.graph.sources import Scale, Sources, line_of
-from secateur.graph.trees import copied, map_tensors, output_tensors, tensors
+from secateur.graph.trees import copied, map_tensors, output_tensors, plain_tensor, tensors
 
 _ATTRIBUTE = "_secateur_labels"
 _POINTS_AT = "_secateur_points_at"
@@ -272,8 +272,7 @@ class Run(Dispatch):
             self._expected.append((name, ref))
             self.ledger.literals.append(Literal(self.module, attribute, ref))
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
+    def passes(self, func: Any, args: tuple, kwargs: dict) -> Any:
         if torch._C._len_torch_function_stack():
             # Those who listen to PyTorch's functions did not hear this one.
             self.doubts.always = True
@@ -313,6 +312,8 @@ class Run(Dispatch):
             storage = flat[0].untyped_storage()
             self._written[storage._cdata] = StorageWeakRef(storage)
         outs = [out] if type(out) is Tensor else tensors(out)
+        if outs and outs[0].is_nested:
+            raise InputError(f"nested tensors have no shape to follow{self.source()}\ntrace with padded ones")
         self.perform.mark(outs)
         if self._pointing:
             self._carry_points(name, flat, outs)
@@ -417,14 +418,14 @@ def capture(model: nn.Module, example_inputs: Any) -> Capture:
 def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
     if on_meta:
         skeleton = skeleton_of(mould, without_numbers)
-        inputs = map_tensors(call, lambda t: without_numbers("", t.detach()))
+        inputs = map_tensors(call, lambda t: without_numbers("", plain_tensor(t)))
     else:
         skeleton = skeleton_of(mould, lambda _, t: t)
         device = next((p.device for p in skeleton.model.parameters()), torch.device("cpu"))
-        inputs = map_tensors(call, lambda t: t.detach().to(device))
+        inputs = map_tensors(call, lambda t: plain_tensor(t).to(device))
     ledger, memory = Ledger(), MetaMemory(on_meta)
     args, kwargs = copied(inputs)
-    memory.mark(tensors((args, kwargs)))
+    memory.mark([*output_tensors((args, kwargs))])
     label_parameters(ledger, skeleton)
     tie_states(ledger, skeleton)
     run = Run(ledger, skeleton, memory)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 #: What a copy may share with its original: values, and code.
 _SHARED = frozenset(
@@ -145,8 +146,7 @@ class Mould:
             memo[id(buffer)] = tensors[name] = change(name, buffer.detach())
         modules: list[tuple[str, nn.Module]] = []
         for part in self._parts:
-            kind = part.module.__class__
-            new = memo[id(part.module)] = kind.__new__(kind)
+            new = memo[id(part.module)] = _blank(part.module.__class__)
             modules.append((part.path, new))
             for name, value in part.other:
                 if isinstance(value, Tensor) and id(value) not in memo:
@@ -161,6 +161,15 @@ class Mould:
             for name, value in part.other:
                 target[name] = _copied(value, memo)
         return Copy(modules, tensors)
+
+
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    """A module without anything in it."""
+    new = kind.__new__(kind)
+    if isinstance(new, GraphModule):
+        # Each gets a class of its own, for the code that was written for it.
+        type(new).__name__, type(new).forward = kind.__name__, kind.forward
+    return new
 
 
 class _Part:

@@ -29,7 +29,7 @@ from secateur.graph.ledger import AxisRef, Ledger, Literal
 from secateur.graph.memos import nothing_remembered
 from secateur.graph.rules import argument
 from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
-from secateur.graph.trees import copied, tensors
+from secateur.graph.trees import copied, output_tensors, tensors
 
 _RESHAPES = {"view", "_unsafe_view", "clone", "expand", "alias", "unsqueeze", "squeeze"}
 _MOVES = {*_RESHAPES, "permute", "transpose", "t"}
@@ -167,8 +167,7 @@ class _Check(Dispatch):
         self.index = 0
         self.diverged = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
+    def passes(self, func: Any, args: tuple, kwargs: dict) -> Any:
         return self.operation(func, args, kwargs, tensors((args, kwargs)))
 
     def layer(self, path: str, module: nn.Module, leaf: Leaf, x: Tensor) -> Tensor | None:
@@ -292,7 +291,7 @@ def dry_run(
     sizes.follow_parameters(skeleton.modules, kept)
     check = _Check(recorded, cut, last)
     args, call_kwargs = copied(recorded.inputs)
-    recorded.memory.mark(tensors((args, call_kwargs)))
+    recorded.memory.mark([*output_tensors((args, call_kwargs))])
     try:
         with (
             plain_kernels(),

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C import DispatchKey
+from torch._higher_order_ops.cond import cond_op
+from torch._ops import HigherOrderOperator
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,7 +32,8 @@ _META = torch.device("meta")
 @cache
 def is_model_code(file: str) -> bool:
     """Whether a source file is the model's own: neither PyTorch's nor part of the engine."""
-    return not file.startswith((*_OURS, _TORCH, "<"))
+    # What ``torch.fx`` writes has no file.
+    return not file.startswith((*_OURS, _TORCH, "<")) or file.startswith("<eval_with_key>")
 
 
 def skeleton_of(mould: Mould, change: Callable[[str, Tensor], Tensor]) -> Copy:
@@ -101,12 +107,50 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class Dispatch(TorchDispatchMode):
-    """A dispatch mode that PyTorch does not wrap for its compiler: that would import the compiler (over a second)."""
+#: Whoever has loaded these has code that PyTorch would compile. To ask without need takes a second.
+_COMPILING = {"torch._dynamo", "torch.nn.attention.flex_attention"}
+
+
+class Dispatch(TorchDispatchMode, ABC):
+    """A dispatch mode that PyTorch does not wrap for its compiler: that would import the compiler (over a second).
+
+    An operation that is given functions (a condition, a loop, an attention with scores of its own) is replaced by what
+    it is made of, so that only plain operations pass by. PyTorch would compile some of these first, with all modes.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._eagerly: list[contextlib.AbstractContextManager] = []
+
+    def __enter__(self) -> Any:
+        if sys.modules.keys() & _COMPILING:
+            self._eagerly.append(torch.compiler.set_stance("force_eager"))
+        else:
+            self._eagerly.append(contextlib.nullcontext())
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._eagerly.pop().__exit__(*error)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            with self:
+                if func is cond_op:
+                    chosen, yes, no, operands = args
+                    return (yes if chosen else no)(*operands)
+                return func.py_kernels[DispatchKey.CompositeExplicitAutograd](*args, **kwargs or {})
+        return self.passes(func, args, kwargs or {})
+
+    @abstractmethod
+    def passes(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        """Run an operation that the code asks for."""
 
 
 class ModuleStack:

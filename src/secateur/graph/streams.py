@@ -47,8 +47,8 @@ class _Readings(Dispatch):
         # Numbers of objects are compared, so none may go away meanwhile.
         self._kept: list[Any] = [inputs]
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+    def passes(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        out = func(*args, **kwargs)
         given = {id(t): t for t in tensors((args, kwargs)) if id(t) in self._derived}
         made, name = tensors(out), name_of(func)
         self._kept += [*given.values(), *made]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import enum
+import types
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 _PLAIN = frozenset((int, float, str, bool, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format))
+_NO_HOLDERS = (nn.Module, enum.Enum, type, types.FunctionType, types.ModuleType)
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -46,7 +51,27 @@ def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     if isinstance(tree, dict):
         return {key: map_tensors(item, change) for key, item in tree.items()}
-    return tree
+    return _map_object(tree, change) if _may_hold(type(tree)) else tree
+
+
+@cache
+def _may_hold(kind: type) -> bool:
+    """Whether objects of a class may hold tensors: data classes, batches of graphs, caches."""
+    return kind not in _PLAIN and kind.__dictoffset__ != 0 and not issubclass(kind, _NO_HOLDERS)
+
+
+def _map_object(holder: Any, change: Callable[[Tensor], Any]) -> Any:
+    memo = {id(t): change(t) for t in output_tensors(holder)}
+    try:
+        return copy.deepcopy(holder, memo)
+    except Exception:
+        # It cannot be copied, a lock for instance, so there is only the one.
+        return holder
+
+
+def plain_tensor(tensor: Tensor) -> Tensor:
+    """The numbers alone. What a subclass does around every function hides its results from those who listen."""
+    return tensor.detach() if type(tensor) in (Tensor, Parameter) else tensor.detach().as_subclass(Tensor)
 
 
 def copied(tree: Any) -> Any:

@@ -92,8 +92,7 @@ class _Correct(Dispatch):
         self.counts: Counter[tuple[str, str]] = Counter()
         self.met: set[tuple[str, str, int]] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
+    def passes(self, func: Any, args: tuple, kwargs: dict) -> Any:
         name, module = func.overloadpacket.__name__, self.stack.path
         key = (module, name, self.counts[module, name])
         self.counts[module, name] += 1

@@ -17,7 +17,7 @@ from secateur.graph.adapters import plain_settings
 from secateur.graph.capture import as_call
 from secateur.graph.clone import copy_with
 from secateur.graph.skeleton import Dispatch, one_thread
-from secateur.graph.trees import copied, map_tensors, output_tensors, tensors
+from secateur.graph.trees import copied, map_tensors, output_tensors
 from secateur.surgery.cut import cut
 from secateur.surgery.mask import mask
 from secateur.surgery.plan import Plan
@@ -68,8 +68,7 @@ def in_double(model: nn.Module) -> nn.Module:
 class _InDouble(Dispatch):
     """Code that asks for a lower precision on its way (``x.float()`` in a norm) gets float64 all the same."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
+    def passes(self, func: Any, args: tuple, kwargs: dict) -> Any:
         dtype = kwargs.get("dtype")
         if dtype is not None and dtype.is_floating_point and dtype != torch.float64:
             kwargs = {**kwargs, "dtype": torch.float64}
@@ -102,7 +101,7 @@ def _even_out(model: nn.Module, call: tuple[tuple, dict]) -> None:
     """
 
     def scale(layer: nn.Module, args: Any, out: Any) -> Any:
-        spread = float(out.std()) if isinstance(out, Tensor) and out.is_floating_point() and out.numel() > 1 else 0.0
+        spread = _spread(out)
         if layer in left and 1 < spread < float("inf"):
             for own in layer._parameters.values():
                 if own is not None:
@@ -149,7 +148,7 @@ def verify(model: nn.Module, plan: Plan, example_inputs: Any) -> Verification:
 def _check_places(model: nn.Module, call: tuple[tuple, dict]) -> None:
     homes = {t.device for t in (*model.parameters(), *model.buffers())}
     # A single number may lie on the processor, whatever it meets.
-    given = {t.device for t in tensors(call) if t.dim()}
+    given = {t.device for t in output_tensors(call) if t.dim()}
     both = f"the model lies on {_names(homes)}, the example inputs on {_names(given)}"
     if any(device.type == "meta" for device in homes | given):
         raise InputError(
@@ -162,6 +161,13 @@ def _check_places(model: nn.Module, call: tuple[tuple, dict]) -> None:
 
 def _names(devices: set[torch.device]) -> str:
     return ", ".join(sorted(map(str, devices))) or "no device"
+
+
+def _spread(out: Any) -> float:
+    """The standard deviation of a tensor of real numbers; 0 of anything else, and inside of a ``vmap``."""
+    if not isinstance(out, Tensor) or not out.is_floating_point() or out.numel() < 2:
+        return 0.0
+    return 0.0 if torch._C._functorch.is_functorch_wrapped_tensor(out) else float(out.std())
 
 
 @contextlib.contextmanager
@@ -191,12 +197,20 @@ def _with_same_luck(network: nn.Module, args: tuple, kwargs: dict) -> Any:
         np.random.set_state(numpy)
 
 
+def _outputs(network: nn.Module, call: tuple[tuple, dict], failed: str) -> list[Tensor]:
+    try:
+        return [*output_tensors(_with_same_luck(network, *call))]
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+        reason = (str(error) or "without a message").splitlines()[0]
+        raise VerifyError(f"{failed}, so nothing is proven: {type(error).__name__}: {reason}") from error
+
+
 def _compare(dense: nn.Module, plan: Plan, call: tuple[tuple, dict]) -> tuple[float, int]:
     """Largest relative error, and the number of outputs."""
-    args, kwargs = call
     networks = mask(dense, plan), cut(dense, plan)
     with torch.no_grad(), one_thread(), _double_by_default(), _InDouble():
-        want, got = ([*output_tensors(_with_same_luck(network, args, kwargs))] for network in networks)
+        want = _outputs(networks[0], call, "the masked model does not run in float64")
+        got = _outputs(networks[1], call, "the cut model does not run")
     worst, count = 0.0, 0
     if len(want) != len(got):
         return float("inf"), len(got)

@@ -88,6 +88,14 @@ def move(run, func, args, kwargs, out) -> None:
     _moved(run, run.labels(args[0]), lambda s: replay(s, *args[1:], **kwargs), out)
 
 
+@rule("repeat_interleave")
+def repeat_each(run, func, args, kwargs, out) -> None:
+    """Every index so many times, as long as it is equally many times."""
+    if all(isinstance(t, Tensor) for t in args[:2]) or not isinstance(args[0], Tensor):
+        return unknown(run, func, args, kwargs, out)
+    return move(run, func, args, kwargs, out)
+
+
 @rule("view", "_unsafe_view", "reshape", "_reshape_alias", "unflatten", "flatten")
 def view(run, func, args, kwargs, out) -> None:
     labels = run.labels(args[0])

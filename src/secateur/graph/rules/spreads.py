@@ -10,13 +10,12 @@ from secateur.graph.rules.registry import rule
 def expand(run, func, args, kwargs, out) -> None:
     """An axis of copies has labels that lie on no parameter, so that it can follow what it meets.
 
-    The one head of keys and values that all heads of queries share is the case in point. What is computed from
-    parameters alone fits any size without them, because nothing is done to it before it meets an activation.
+    The one head of keys and values that all heads of queries share is the case in point.
     """
     x = args[0]
     labels = lift(run.labels(x), lambda s: broadcast(s, out.shape))
     run.set(out, labels)
-    if not labels.systems or labels.is_weight:
+    if not labels.systems:
         return
     lead = out.dim() - x.dim()
     copied = [a for a, n in enumerate(out.shape) if n > 1 and (a < lead or x.shape[a - lead] == 1)]
@@ -26,4 +25,4 @@ def expand(run, func, args, kwargs, out) -> None:
         run.ledger.spread.update(line.tolist())
         systems.append(along(axis, out.shape, line))
     if copied:
-        run.set(out, Labels(tuple(systems)))
+        run.set(out, Labels(tuple(systems), labels.is_weight))

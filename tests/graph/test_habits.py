@@ -1,0 +1,162 @@
+"""How models are written, handed over and called: what none of their layers shows."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, symbolic_trace
+from torch.nn.attention.flex_attention import flex_attention
+from torchvision.models import resnet18
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import secateur as sc
+from secateur._errors import InputError, VerifyError
+from secateur.surgery import make_plan
+
+
+class Two(nn.Module):
+    """Two linear layers with something between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def between(self, y: Tensor) -> Tensor:
+        return y.relu()
+
+    def forward(self, x: Any) -> Tensor:
+        return self.b(self.between(self.a(x)))
+
+
+def require_exact(model: nn.Module, example: Any, kept: dict[str, list[int]]) -> nn.Module:
+    """Trace, cut to what is kept of every group that can be cut, and verify."""
+    graph = sc.trace(model, example)
+    assert graph.widths.keys() == kept.keys()
+    plan = make_plan(graph, kept)
+    check = sc.verify(model, plan, example)
+    assert check.exact, str(check)
+    return sc.cut(model, plan)
+
+
+def test_a_module_that_fx_wrote_is_cut_like_any_other() -> None:
+    torch.manual_seed(0)
+    dense, x = symbolic_trace(Two()), torch.randn(2, 4)
+    before = dense(x)
+    small = require_exact(dense, x, {"a": [0, 2, 3]})
+    assert isinstance(small, GraphModule)
+    assert torch.equal(copy.deepcopy(small)(x), small(x))
+    # Each has code of its own.
+    for node in small.graph.nodes:
+        if node.target == "relu":
+            node.target = "sigmoid"
+    small.recompile()
+    assert torch.equal(dense(x), before)
+
+
+def test_features_that_torchvision_takes_out_of_a_network() -> None:
+    taken = create_feature_extractor(resnet18(), {"layer1": "low", "layer2": "high"})
+    graph = sc.trace(taken, torch.randn(1, 3, 32, 32))
+    kept = {name: list(range(0, width, 2)) for name, width in graph.widths.items()}
+    assert len(kept) == 4
+    assert sc.verify(taken, make_plan(graph, kept), torch.randn(1, 3, 32, 32)).exact
+
+
+def test_an_exported_program_is_refused() -> None:
+    exported = torch.export.export(Two().eval(), (torch.randn(2, 4),)).module()
+    with pytest.raises(InputError, match="an exported program: it: use the module that it was made from"):
+        sc.trace(exported, torch.randn(2, 4))
+
+
+class Mapped(Two):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.vmap(super().forward)(x)
+
+
+class Chooses(Two):
+    def between(self, y: Tensor) -> Tensor:
+        return torch.cond(y.sum() > 0, torch.sin, torch.cos, (y,))
+
+
+class Image(Tensor):
+    """A tensor with a name of its own, as libraries for images hand them over."""
+
+
+@pytest.mark.parametrize("kind", [Mapped, Chooses])
+def test_code_that_is_handed_to_pytorch(kind: type[Two]) -> None:
+    torch.manual_seed(0)
+    require_exact(kind().eval(), torch.randn(2, 4), {"a": [0, 2, 3]})
+
+
+class FlexAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(32, 32) for _ in range(4))
+        self.heads = 4
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, 32) to the same."""
+        q, k, v = (f(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        return self.out(flex_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_heads_of_an_attention_that_pytorch_would_compile() -> None:
+    torch.manual_seed(0)
+    small = require_exact(FlexAttention().eval(), torch.randn(1, 16, 32), {"q": [0, 3]})
+    assert small.heads == 2
+
+
+def test_inputs_of_a_class_of_their_own() -> None:
+    torch.manual_seed(0)
+    require_exact(Two(), torch.randn(2, 4).as_subclass(Image), {"a": [0, 2, 3]})
+
+
+@dataclasses.dataclass
+class Batch:
+    """What loaders give: tensors by name, and a place where a model keeps what it has seen."""
+
+    x: Tensor
+    seen: list[Tensor] = dataclasses.field(default_factory=list)
+
+
+class TakesBatch(Two):
+    def forward(self, batch: Batch) -> Tensor:
+        batch.seen.append(batch.x)
+        batch.x = super().forward(batch.x)
+        return batch.x * len(batch.seen)
+
+
+def test_an_object_that_holds_the_inputs_is_given_anew_each_time() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4)
+    batch = Batch(x)
+    require_exact(TakesBatch(), (batch,), {"a": [0, 2, 3]})
+    assert batch.x is x
+    assert not batch.seen
+
+
+def test_nested_tensors_are_named() -> None:
+    class Nests(Two):
+        def forward(self, x: Tensor) -> Tensor:
+            ragged = torch.nested.nested_tensor([x[0, :2], x[1]], layout=torch.jagged)
+            return super().forward(ragged).values()
+
+    with pytest.raises(InputError, match=r"nested tensors have no shape to follow \[test_habits.py"):
+        sc.trace(Nests(), torch.randn(2, 5, 4))
+
+
+def test_a_model_that_does_not_run_in_double_is_not_called_exact() -> None:
+    class OnlySingle(Two):
+        def between(self, y: Tensor) -> Tensor:
+            scale, zero = torch.tensor([0.1]), torch.tensor([0], dtype=torch.int32)
+            return y + 0 * torch.fake_quantize_per_channel_affine(y.new_ones(1, 4), scale, zero, 0, 0, 255).sum()
+
+    model, x = OnlySingle().eval(), torch.randn(2, 4)
+    plan = make_plan(sc.trace(model, x), {"a": [0, 2, 3]})
+    with pytest.raises(VerifyError, match="does not run in float64, so nothing is proven: RuntimeError: "):
+        sc.verify(model, plan, x)
