@@ -164,6 +164,7 @@ LEAST = {
     "gates_by_index": 3,
     "unpooled": 2,
     "warped": 2,
+    "in_pairs": 4,
     "lstm_one_step": 2,
     "asserted_width": 2,
 }

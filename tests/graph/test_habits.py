@@ -160,3 +160,34 @@ def test_a_model_that_does_not_run_in_double_is_not_called_exact() -> None:
     plan = make_plan(sc.trace(model, x), {"a": [0, 2, 3]})
     with pytest.raises(VerifyError, match="does not run in float64, so nothing is proven: RuntimeError: "):
         sc.verify(model, plan, x)
+
+
+class OverAGraph(Two):
+    def forward(self, edges: Tensor, x: Tensor) -> Tensor:
+        """A sparse matrix (nodes, nodes), and (nodes, 4), to (nodes, 3)."""
+        return self.b(torch.sparse.mm(edges, self.a(x)).relu())
+
+
+class PairsOfActivations(Two):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Linear(4, 40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        made = self.c(x).sum(0).view(5, 8, 1).expand(5, 8, 8)
+        return self.b(y + nn.functional.bilinear(y, y, made).sum(-1, keepdim=True))
+
+
+def test_a_sparse_matrix_among_the_inputs() -> None:
+    torch.manual_seed(0)
+    edges = (torch.rand(5, 5) > 0.5).float().to_sparse()
+    require_exact(OverAGraph(), (edges, torch.randn(5, 4)), {"a": [0, 2, 3]})
+
+
+def test_products_of_three_activations_lock_them() -> None:
+    torch.manual_seed(0)
+    model, x = PairsOfActivations(), torch.randn(2, 4)
+    graph = sc.trace(model, x)
+    assert "multiplied by two activations" in graph["a"].reason
+    assert sc.verify(model, make_plan(graph, {name: [0] for name in graph.widths}), x).exact

@@ -106,6 +106,8 @@ def follow_parameters(modules: Iterable[tuple[str, nn.Module]], changed: Mapping
                 module.num_features = len(vector)
         elif isinstance(module, nn.GroupNorm) and module.weight is not None:
             module.num_channels = len(module.weight)
+        elif isinstance(module, nn.Bilinear):
+            module.out_features, module.in1_features, module.in2_features = module.weight.shape
         elif isinstance(module, nn.Embedding):
             module.num_embeddings, module.embedding_dim = module.weight.shape
         elif isinstance(module, nn.RNNBase):

@@ -79,7 +79,7 @@ def _lively(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """Float inputs in float64; those that are the same everywhere would test nothing and become random."""
     if not tensor.is_floating_point():
         return tensor
-    if tensor.numel() > 1 and bool((tensor != tensor.reshape(-1)[0]).any()):
+    if tensor.layout != torch.strided or (tensor.numel() > 1 and bool((tensor != tensor.reshape(-1)[0]).any())):
         return tensor.detach().double()
     return torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
 

@@ -144,6 +144,18 @@ class AssertedWidth(Tokens):
         return x + self.b(y) + self.d(z) * (positions > 2).unsqueeze(-1)
 
 
+class InPairs(Tokens):
+    """Every number of one vector meets every number of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, 6), nn.Linear(WIDTH, 7)
+        self.pairs, self.c = nn.Bilinear(6, 7, 8), nn.Linear(8, WIDTH)
+
+    def body(self, x: Tensor) -> Tensor:
+        return x + self.c(self.pairs(self.a(x).sigmoid(), self.b(x)).tanh())
+
+
 def graph_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
     """What builds every toy of this file, with example inputs of batch 1."""
     shapes: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -154,6 +166,7 @@ def graph_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "gates_by_index": (GatesByIndex, (NODES, 6)),
         "unpooled": (Unpooled, (3, 8, 8)),
         "warped": (Warped, (3, 8, 8)),
+        "in_pairs": (InPairs, (NODES, 6)),
         "lstm_one_step": (OneStep, (1, 6)),
         "asserted_width": (AssertedWidth, (NODES, 6)),
     }

@@ -165,6 +165,43 @@ def vector_product(run, func, args, kwargs, out) -> None:
     run.set(out, Labels(systems))
 
 
+@rule("_trilinear")
+def bilinear(run, func, args, kwargs, out) -> None:
+    """A sum of products of three tensors, each of which has axes of length one added where it lacks some."""
+    where, operands = run.where(func), []
+    for factor, added in zip(args[:3], args[3:6]):
+        dims = factor.dim() + len(added)
+        places = [axis for axis in range(dims) if axis not in added]
+        shape = [factor.shape[places.index(axis)] if axis in places else 1 for axis in range(dims)]
+        own = run.labels(factor)
+        systems = tuple([laid(s, tuple([places[a] for a in varying(s)]), shape) for s in own.systems])
+        operands.append((Labels(systems, own.is_weight), shape))
+        for axis, system in _axes_of(own).items() if own.is_weight else ():
+            run.ledger.role(line(system), "in" if places[axis] in args[6] else "out")
+    if not any(labels.is_weight for labels, _ in operands):
+        # A masked model has no weight that would be zero for what is gone.
+        for labels, _ in operands:
+            run.ledger.lock_systems(labels.systems, f"multiplied by two activations in {where}")
+    # Not counted: PyTorch's own counter leaves these out.
+    met = run.ledger.meet(operands, torch.broadcast_shapes(*(shape for _, shape in operands)), where)
+    run.set(out, Labels(run.ledger.reduce(met, args[6], keepdim=False)))
+
+
+@rule("_sparse_addmm")
+def sparse_product(run, func, args, kwargs, out) -> None:
+    """A sparse matrix without units of its own, times a dense one: the columns of that pass."""
+    start, rows, dense = args[:3]
+    where, kept = run.where(func), []
+    run.ledger.lock_systems(run.labels(rows).systems, f"a sparse matrix in {where}")
+    for system in run.labels(dense).systems:
+        if 0 in varying(system):
+            run.ledger.lock_systems([system], f"meets a sparse matrix in {where}")
+        else:
+            kept.append(laid(system, varying(system), out.shape))
+    operands = [(run.labels(start), start.shape), (Labels(tuple(kept)), out.shape)]
+    run.set(out, Labels(run.ledger.meet(operands, out.shape, where)))
+
+
 def _axes_of(weight: Labels) -> dict[int, Tensor]:
     """The system of every axis of a weight; empty where one varies along several."""
     spans = [varying(system) for system in weight.systems]
