@@ -140,6 +140,46 @@ def test_an_object_that_holds_the_inputs_is_given_anew_each_time() -> None:
     assert not batch.seen
 
 
+class Keeps:
+    """Keeps what a layer gave last, by a hook."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.handle, self.stored = layer.register_forward_hook(self.store), None
+
+    def store(self, layer: nn.Module, args: tuple, output: Tensor) -> None:
+        self.stored = output
+
+
+class ReadsWhatHooksKept(Two):
+    """The skip connection of a network is what a hook kept, as fastai writes a U-Net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept, self.c = Keeps(self.a), nn.Linear(8, 8)
+
+    def between(self, y: Tensor) -> Tensor:
+        y = self.c(y.relu())
+        assert self.kept.stored is not None
+        return y + self.kept.stored
+
+
+def test_hooks_of_a_copy_belong_to_the_copy() -> None:
+    torch.manual_seed(0)
+    dense, x = ReadsWhatHooksKept(), torch.randn(2, 4)
+    # What is kept now has a gradient.
+    before = dense(x)
+    small = require_exact(dense, x, {"a": [0, 2, 3]})
+    assert dense.kept.stored is not small.kept.stored
+    kept = dense.kept.stored
+    again = copy.deepcopy(small.eval())
+    assert torch.equal(again(x), small(x))
+    assert dense.kept.stored is kept
+    small.kept.handle.remove()
+    assert not small.a._forward_hooks
+    assert torch.equal(dense(x), before)
+    assert len(dense.a._forward_hooks) == len(again.a._forward_hooks) == 1
+
+
 def test_nested_tensors_are_named() -> None:
     class Nests(Two):
         def forward(self, x: Tensor) -> Tensor:

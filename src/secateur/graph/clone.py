@@ -6,17 +6,20 @@ values are shared, and only what is neither (configurations, schedulers, objects
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import types
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.utils.hooks import RemovableHandle
 
 #: What a copy may share with its original: values, and code.
 _SHARED = frozenset(
@@ -135,6 +138,10 @@ class Mould:
 
     def cast(self, change: Callable[[str, Tensor], Tensor]) -> Copy:
         """A copy, as :func:`copy_with` makes them."""
+        with _handles_that_follow():
+            return self._cast(change)
+
+    def _cast(self, change: Callable[[str, Tensor], Tensor]) -> Copy:
         memo: dict[int, Any] = {}
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
@@ -221,16 +228,43 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if kind is set:
         return set(value)
     if kind is types.MethodType:
-        return types.MethodType(value.__func__, memo.get(id(value.__self__), value.__self__))
+        owner = value.__self__
+        inside = not isinstance(owner, (nn.Module, type))
+        return types.MethodType(value.__func__, _copied(owner, memo) if inside else memo.get(id(owner), owner))
     if kind is functools.partial:
         keywords = {k: _copied(v, memo) for k, v in value.keywords.items()}
         return functools.partial(_copied(value.func, memo), *[_copied(v, memo) for v in value.args], **keywords)
     return deep_copy(value, memo)
 
 
+@contextlib.contextmanager
+def _handles_that_follow() -> Iterator[None]:
+    """The copy of a hook's handle belongs to the copy of the hook; PyTorch's own cannot even be copied once more."""
+    RemovableHandle.__deepcopy__ = _copied_handle  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del RemovableHandle.__deepcopy__  # type: ignore[attr-defined]
+
+
+def _copied_handle(handle: RemovableHandle, memo: dict[int, Any]) -> RemovableHandle:
+    def follow(hooks: Any) -> Any:
+        return hooks if (held := hooks()) is None else weakref.ref(_copied(held, memo))
+
+    new = memo[id(handle)] = RemovableHandle.__new__(RemovableHandle)
+    new.id = handle.id
+    new.hooks_dict_ref = follow(handle.hooks_dict_ref)
+    # Empty ones hold nothing of this hook, and copies begin with others.
+    new.extra_dict_ref = tuple([follow(hooks) for hooks in handle.extra_dict_ref if hooks()])
+    return new
+
+
 def deep_copy(value: Any, memo: dict[int, Any]) -> Any:
     """What ``copy.deepcopy`` gives, without its detour for every plain value that an object holds."""
     kind = type(value)
+    if isinstance(value, Tensor) and not value.is_leaf:
+        # What a hook kept of the last call: nobody trains through it, and PyTorch refuses to copy it.
+        value = value.detach()
     if not _is_its_attributes(kind):
         return copy.deepcopy(value, memo)
     found = memo.get(id(value))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from secateur._errors import InputError, VerifyError
 from secateur.graph.adapters import plain_settings
@@ -167,7 +168,7 @@ def _spread(out: Any) -> float:
     """The standard deviation of a tensor of real numbers; 0 of anything else, and inside of a ``vmap``."""
     if not isinstance(out, Tensor) or not out.is_floating_point() or out.numel() < 2:
         return 0.0
-    return 0.0 if torch._C._functorch.is_functorch_wrapped_tensor(out) else float(out.std())
+    return 0.0 if is_functorch_wrapped_tensor(out) else float(out.std())
 
 
 @contextlib.contextmanager

@@ -102,7 +102,7 @@ class Unpooled(Image):
 
     def features(self, x: Tensor) -> Tensor:
         x, places = F.max_pool2d(self.down(x), 2, return_indices=True)
-        return self.up(F.max_unpool2d(x, places, 2)).relu()
+        return self.up(F.max_unpool2d(x, places, [2, 2])).relu()
 
 
 class Warped(Image):
