@@ -1,5 +1,5 @@
-"""The engine beside Torch-Pruning: ``python -m benchmarks.engine [--quick | --published | --types] [--only PATTERN]
-[--out FILE [--resume]]``.
+"""The engine beside Torch-Pruning: ``python -m benchmarks.engine [--quick | --published | --types | --libraries]
+[--only PATTERN] [--out FILE [--resume]]``.
 
 Every model runs in a process of its own, both sides in turn, so that a crash or a hang costs one row. The last line
 of the output is a JSON object with everything that the table says; see README.md in this folder.
@@ -19,14 +19,18 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks import hf_types
 from benchmarks.engine_server import Event, preload, watch
 from benchmarks.engine_store import conditions, load_rows, store
 from benchmarks.engine_summary import model_row, summary
 from benchmarks.engine_table import line, show
 from benchmarks.engine_worker import work
-from benchmarks.hf_types import known
-from benchmarks.zoo import QUICK, names, published, select, types
+from benchmarks.library_models import package_versions
+from benchmarks.zoo import QUICK, libraries, names, published, select, types
 from secateur._errors import SecateurError, UsageError
+
+#: What there is besides the zoo.
+SELECTIONS = {"published": published, "types": types, "libraries": libraries}
 
 
 def run_model(name: str, repeats: int, threads: int, with_peer: bool) -> dict[str, Any]:
@@ -53,6 +57,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
     parser.add_argument("--published", action="store_true", help="transformers in published sizes instead of the zoo")
     parser.add_argument("--types", action="store_true", help="every type of transformers that a small one builds")
+    parser.add_argument("--libraries", action="store_true", help="networks of other libraries, as far as installed")
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN", help="models that match; repeatable")
     parser.add_argument("--no-peer", action="store_true", help="run Secateur alone")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each side (default 3)")
@@ -63,7 +68,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     problems = []
     if asked.repeats < 1:
         problems.append(f"--repeats is {asked.repeats}; it takes 1 or more")
-    selections = [f"--{name}" for name in ("quick", "published", "types") if getattr(asked, name)]
+    selections = [f"--{name}" for name in ("quick", *SELECTIONS) if getattr(asked, name)]
     if len(selections) > 1:
         problems.append(f"{' and '.join(selections)} are {len(selections)} selections; give one")
     if asked.threads < 1:
@@ -79,7 +84,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
 
 def _reproduce(asked: argparse.Namespace) -> str:
     words = ["python", "-m", "benchmarks.engine", *(["--quick"] if asked.quick else [])]
-    words += ["--published"] if asked.published else ["--types"] if asked.types else []
+    words += [f"--{name}" for name in SELECTIONS if getattr(asked, name)]
     for pattern in asked.only:
         words += ["--only", shlex.quote(pattern)]
     words += ["--no-peer"] if asked.no_peer else []
@@ -91,11 +96,13 @@ def main(words: list[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 150, emoji=False)
     try:
         asked = _arguments(words)
-        zoo = published() if asked.published else types() if asked.types else names()
+        zoo = next((known() for name, known in SELECTIONS.items() if getattr(asked, name)), None) or names()
         todo = select(list(QUICK) if asked.quick else zoo, asked.only)
         now = conditions(asked.repeats, asked.threads, not asked.no_peer, _reproduce(asked))
         if asked.types:
-            now["protocol"]["types_known"] = len(known())
+            now["protocol"]["types_known"] = len(hf_types.known())
+        if asked.libraries:
+            now["versions"].update(package_versions())
         done = load_rows(asked.out, now) if asked.resume else {}
         todo = [name for name in todo if name not in done]
         preload(todo, not asked.no_peer)

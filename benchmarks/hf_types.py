@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.engine_server import preload, watch
+from benchmarks.library_models import wake
 from secateur._errors import InputError
 from secateur._optional import require
 
@@ -135,11 +136,7 @@ def _small_model(transformers: Any, config: Any) -> nn.Module:
         raise ValueError(f"{size} parameters")
     torch.manual_seed(0)
     model = transformers.AutoModel.from_config(config).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            # What begins as zeros would hide what is behind it.
-            if p.is_floating_point() and p.dim() and not p.any():
-                p.normal_(0, 0.02)
+    wake(model)
     return model
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from benchmarks.hf_models import FAMILIES, PUBLISHED, build_hf
 from benchmarks.hf_types import build_type, listed
+from benchmarks.library_models import build_library, installed
 from secateur._errors import UsageError
 from secateur.measure.inputs import as_call, tensors_in
 
@@ -76,6 +77,11 @@ def types() -> list[str]:
     return [f"hf-type:{name}" for name in listed()]
 
 
+def libraries() -> list[str]:
+    """Networks of other libraries, of those that are installed."""
+    return [f"library:{name}" for name in installed()]
+
+
 def _torchvision() -> Iterator[str]:
     from torchvision import models
 
@@ -117,6 +123,8 @@ def build(name: str) -> tuple[nn.Module, Any]:
         return build_hf(architecture, published=family == "hf-published")
     if family == "hf-type":
         return build_type(architecture)
+    if family == "library":
+        return build_library(architecture)
     generator = torch.Generator().manual_seed(0)
     if family == "timm":
         import timm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import libraries_page
 import rethinking_page
 import types_page
 import widths_page
@@ -43,6 +44,7 @@ def main() -> None:
     for title, pairs in sections.items():
         text += f"\n## {title}\n\n{rows(pairs)}\n"
     (HERE / "names.md").write_text(text, encoding="utf-8")
+    libraries_page.write()
     rethinking_page.write()
     types_page.write()
     widths_page.write()

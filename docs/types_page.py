@@ -45,13 +45,8 @@ def page(result: Mapping[str, Any]) -> str:
         ("Not at half of the MACs", [r for r in rows if not r["reached_half"]]),
         ("At half of the MACs or less", [r for r in rows if r["reached_half"]]),
     ):
-        lines += [f"## {title} ({len(some)})", "", *_table(some), ""]
+        lines += [f"## {title} ({len(some)})", "", *zoo_page.table_without_peer(some, "hf-type:"), ""]
     return "\n".join(lines[:-1]) + "\n"
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
-    # No peer ran, so its column says nothing.
-    return [line[: line.rindex("|", 0, -1) + 1] for line in zoo_page.table(rows, "hf-type:")]
 
 
 def stored() -> dict[str, Any]:

@@ -107,6 +107,11 @@ def table(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
     return lines
 
 
+def table_without_peer(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
+    """The same where no peer ran, so that its column would say nothing."""
+    return [line[: line.rindex("|", 0, -1) + 1] for line in table(rows, prefix)]
+
+
 def _escaped(text: str) -> str:
     """Text in a list of Markdown, with no path of the machine that it was said on."""
     return re.sub(r"\S*/(?=[^/\s]+\.py)", "", text).replace("`", "'").replace("|", "\\|")

@@ -41,8 +41,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, capsys: pytest.CaptureFix
         assert part in text
     assert engine.main(["--resume"]) == 2
     assert "--out FILE" in capsys.readouterr().err
-    assert engine.main(["--quick", "--published", "--types"]) == 2
-    assert "--quick and --published and --types are 3 selections; give one" in capsys.readouterr().err
+    assert engine.main(["--quick", "--published", "--types", "--libraries"]) == 2
+    assert "--quick and --published and --types and --libraries are 4 selections" in capsys.readouterr().err
 
 
 def test_published_sizes_are_a_selection_of_their_own(capsys: pytest.CaptureFixture[str], ran: list[str]):

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._C import DispatchKey
+from torch._ops import HigherOrderOperator
 from torch.fx import GraphModule, symbolic_trace
 from torch.nn.attention.flex_attention import flex_attention
 from torchvision.models import resnet18
@@ -109,6 +111,25 @@ def test_heads_of_an_attention_that_pytorch_would_compile() -> None:
     torch.manual_seed(0)
     small = require_exact(FlexAttention().eval(), torch.randn(1, 16, 32), {"q": [0, 3]})
     assert small.heads == 2
+
+
+def test_an_operation_that_keeps_its_steps_to_itself_is_named() -> None:
+    class Closed(HigherOrderOperator):
+        def __init__(self) -> None:
+            super().__init__("secateur_tests_closed")
+            self.fallthrough(DispatchKey.AutogradCPU)
+
+        def __call__(self, function: Any, x: Tensor) -> Tensor:
+            return super().__call__(function, x)
+
+    closed = Closed()
+
+    class Asks(Two):
+        def between(self, y: Tensor) -> Tensor:
+            return closed(torch.sin, y)
+
+    with pytest.raises(InputError, match="nothing is known of what secateur_tests_closed does"):
+        sc.trace(Asks(), torch.randn(2, 4))
 
 
 def test_inputs_of_a_class_of_their_own() -> None:

@@ -19,6 +19,7 @@ from torch._ops import HigherOrderOperator
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from secateur._errors import InputError
 from secateur.graph.adapters import adapt_module, has_own_modes, plain_module
 from secateur.graph.clone import Copy, Mould, modules_of
 from secateur.graph.leaves import RunLayer, leaf_of, shortcut
@@ -141,12 +142,20 @@ class Dispatch(TorchDispatchMode, ABC):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if isinstance(func, HigherOrderOperator):
-            with self:
-                if func is cond_op:
-                    chosen, yes, no, operands = args
-                    return (yes if chosen else no)(*operands)
-                return func.py_kernels[DispatchKey.CompositeExplicitAutograd](*args, **kwargs or {})
+            return self._steps(func, args, kwargs or {})
         return self.passes(func, args, kwargs or {})
+
+    def _steps(self, func: HigherOrderOperator, args: tuple, kwargs: dict) -> Any:
+        """Run what an operation is made of, under this mode."""
+        steps = func.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
+        if steps is None:
+            raise InputError(f"nothing is known of what {func.name()} does with the functions that it is given")
+        with self:
+            if func is cond_op:
+                # Its own steps are asked for without any mode.
+                chosen, yes, no, operands = args
+                return (yes if chosen else no)(*operands)
+            return steps(*args, **kwargs)
 
     @abstractmethod
     def passes(self, func: Any, args: tuple, kwargs: dict) -> Any:
