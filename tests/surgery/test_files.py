@@ -113,6 +113,21 @@ def test_tied_weights_survive(tmp_path: Path):
     assert torch.equal(again(tokens), small(tokens))
 
 
+class Silent(nn.Sequential):
+    """Reads its state in a way of its own, and says nothing of it."""
+
+    def load_state_dict(self, state_dict, strict=True, assign=False):
+        super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+def test_a_model_that_does_not_say_what_it_read(tmp_path: Path):
+    x, dense = torch.randn(2, 4), Silent(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    small = sc.cut(dense, make_plan(sc.trace(dense, x), {"0": [1, 2, 5]}))
+    sc.save(small, tmp_path / "out")
+    fresh = Silent(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    assert torch.equal(sc.load(tmp_path / "out", model=fresh)(x), small(x))
+
+
 def test_other_memory_layouts_are_saved_as_plain_ones(x: Tensor, tmp_path: Path):
     small = pruned(dense()).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     again = sc.load(sc.save(small, tmp_path), model=dense())

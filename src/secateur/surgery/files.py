@@ -137,7 +137,9 @@ def load(folder: str | Path, *, model: nn.Module | None = None) -> nn.Module:
     tensors = OrderedDict(safetensors.torch.load(weights))
     # Some modules read the version of their state from here, and are as old as can be without it.
     tensors._metadata = small.state_dict()._metadata  # type: ignore[attr-defined]
-    missing, unexpected = small.load_state_dict(tensors, strict=False)
+    # Some models read their state in a way of their own, and do not say what was missing.
+    said = small.load_state_dict(tensors, strict=False) or nn.Module.load_state_dict(small, tensors, strict=False)
+    missing, unexpected = said
     tied = set(small.state_dict()) - set(state(small))
     missing = [name for name in missing if name not in tied]
     if missing or unexpected:
