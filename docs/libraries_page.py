@@ -34,10 +34,7 @@ def page(result: Mapping[str, Any]) -> str:
         "",
         f"- **{result['exact']} of {total}** are cut exactly: the smaller network equals the masked one to 1e-9.",
         f"- {result['reached_half']} of these come down to half of the MACs.",
-        f"- Traced: {result['traced']}. Wrong: {result['wrong']}. Unchanged: {result['unchanged']}. Crashed: "
-        f"{result['crashed']}. Over the time bound: {result['hung']}.",
-        f"- Saved by `sc.save` and restored by `sc.load` into a fresh instance, every tensor and output the same: "
-        f"{result['restored']}.",
+        *zoo_page.outcome(result),
         "",
         *zoo_page.measured(result),
         "",

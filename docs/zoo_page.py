@@ -144,6 +144,16 @@ def measured(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def outcome(result: Mapping[str, Any]) -> list[str]:
+    """How many networks ended how, and how many came back from files."""
+    return [
+        f"- Traced: {result['traced']}. Wrong: {result['wrong']}. Unchanged: {result['unchanged']}. Crashed: "
+        f"{result['crashed']}. Over the time bound: {result['hung']}.",
+        f"- Saved by `sc.save` and restored by `sc.load` into a fresh instance, every tensor and output the same: "
+        f"{result['restored']}.",
+    ]
+
+
 def _top(result: Mapping[str, Any]) -> list[str]:
     total, protocol = result["models"], result["protocol"]
     lines = [
@@ -151,10 +161,7 @@ def _top(result: Mapping[str, Any]) -> list[str]:
         "in float64, on the inputs that it was traced on.",
         f"- {result['reached_half']} of these come down to half of the MACs; the others as far as what is locked "
         "allows.",
-        f"- Traced: {result['traced']}. Wrong: {result['wrong']}. Unchanged: {result['unchanged']}. Crashed: "
-        f"{result['crashed']}. Over the time bound: {result['hung']}.",
-        f"- Saved by `sc.save` and restored by `sc.load` into a fresh instance, every tensor and output the same: "
-        f"{result['restored']}.",
+        *outcome(result),
     ]
     if protocol["peer"]:
         lines.append(
