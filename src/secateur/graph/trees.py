@@ -43,7 +43,7 @@ def _collect(tree: Any, found: list[Tensor]) -> None:
 
 
 def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    """A copy of nested arguments with every tensor changed."""
+    """A copy of nested arguments with every tensor changed, also inside of objects."""
     if isinstance(tree, Tensor):
         return change(tree)
     if isinstance(tree, (list, tuple)):
@@ -61,6 +61,7 @@ def _may_hold(kind: type) -> bool:
 
 
 def _map_object(holder: Any, change: Callable[[Tensor], Any]) -> Any:
+    # To whoever copies, what stands in the memo has been copied already.
     memo = {id(t): change(t) for t in output_tensors(holder)}
     try:
         return copy.deepcopy(holder, memo)
