@@ -71,6 +71,12 @@ def _chosen_elsewhere(net: Writes, x: Tensor) -> Tensor:
     return torch.arange(36.0).view(4, 9).scatter(-1, best, 0.0) * net.other(x)
 
 
+def _places_kept(net: Writes, x: Tensor) -> Tensor:
+    best = net.enter(x).argmax(-1)
+    kept = torch.zeros(4, dtype=torch.int64).scatter(0, torch.tensor([2, 0, 1, 3]), best)
+    return net.other(x) * kept.unsqueeze(-1)
+
+
 #: What is done, the group that is locked for it, and words of the reason.
 LOCKED: dict[str, tuple[Callable[[Writes, Tensor], Tensor], str, str]] = {
     "index_put": (_put, "enter", "written by index"),
@@ -78,6 +84,7 @@ LOCKED: dict[str, tuple[Callable[[Writes, Tensor], Tensor], str, str]] = {
     "scatter_over_channels": (_scattered_over_channels, "enter", "written by index"),
     "scatter_into_a_part": (_scattered_into_a_part, "enter", "written by index"),
     "scatter_where_chosen": (_chosen_elsewhere, "enter", "say where to write"),
+    "places_kept": (_places_kept, "enter", "are written by index"),
     "mask_of_channels": (_chosen_by_channel, "enter", "written where a mask says so"),
     "rows_from_a_line": (_chosen_from_a_line, "enter", "written where a mask says so"),
     "solved": (_solved, "enter", "solved for along this axis"),

@@ -59,6 +59,10 @@ def index_add(run, func, args, kwargs, out) -> None:
 def scatter(run, func, args, kwargs, out) -> None:
     """Every element has an index of its own along one axis; along the others the same units lie on one another."""
     x, axis = args[0], args[1] % max(out.dim(), 1)
+    for t in (x, *tensors((args[3:], kwargs))):
+        if (line := run.points_at(t)) is not None:
+            # Nobody could say any more which of the numbers there are places.
+            run.ledger.lock(line, f"indices into it are written by index in {run.where(func)}")
     chosen = _chosen_among(run, func, x, axis, run.points_at(args[2]))
     _written_along(run, func, axis, x, tensors((args[2:], kwargs)), chosen, out)
 
