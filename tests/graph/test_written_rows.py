@@ -77,6 +77,11 @@ def _places_kept(net: Writes, x: Tensor) -> Tensor:
     return net.other(x) * kept.unsqueeze(-1)
 
 
+def _places_looked_up(net: Writes, x: Tensor) -> Tensor:
+    best = net.enter(x).argmax(-1)[torch.tensor([2, 0, 1, 3])]
+    return net.other(x) * best.unsqueeze(-1)
+
+
 #: What is done, the group that is locked for it, and words of the reason.
 LOCKED: dict[str, tuple[Callable[[Writes, Tensor], Tensor], str, str]] = {
     "index_put": (_put, "enter", "written by index"),
@@ -85,6 +90,7 @@ LOCKED: dict[str, tuple[Callable[[Writes, Tensor], Tensor], str, str]] = {
     "scatter_into_a_part": (_scattered_into_a_part, "enter", "written by index"),
     "scatter_where_chosen": (_chosen_elsewhere, "enter", "say where to write"),
     "places_kept": (_places_kept, "enter", "are written by index"),
+    "places_looked_up": (_places_looked_up, "enter", "used as numbers"),
     "mask_of_channels": (_chosen_by_channel, "enter", "written where a mask says so"),
     "rows_from_a_line": (_chosen_from_a_line, "enter", "written where a mask says so"),
     "solved": (_solved, "enter", "solved for along this axis"),

@@ -33,7 +33,7 @@ from secateur.graph.memos import nothing_remembered
 from secateur.graph.meta import MADE, MetaMemory
 from secateur.graph.recurrent import tie_states
 from secateur.graph.rules import EXPLAINING, argument, lookup
-from secateur.graph.rules.experts import LOOKING_UP, PASSING
+from secateur.graph.rules.experts import LOOKING_UP, PASSING, WRITING
 from secateur.graph.size_watch import SizeWatch
 from secateur.graph.skeleton import (
     Dispatch,
@@ -256,11 +256,12 @@ class Run(Dispatch):
         self.ledger.literals.append(Literal(self.module, attribute, ref))
 
     def _carry_points(self, name: str, flat: list[Tensor], outs: list[Tensor]) -> None:
-        for t in flat:
+        for place, t in enumerate(flat):
             line = self.points_at(t)
-            if line is None or name in LOOKING_UP:
+            if line is None or (place and name in LOOKING_UP) or name in WRITING:
                 continue
-            if name in PASSING:
+            # Places that are looked up themselves are places still.
+            if name in PASSING or name in LOOKING_UP:
                 for out in outs:
                     setattr(out, _POINTS_AT, line)
             else:

@@ -19,7 +19,8 @@ PASSING = {
     *("transpose", "t", "permute", "select", "slice", "_to_copy", "repeat_interleave", "repeat", "unbind"),
 }
 #: Rules here take care of what indices point at.
-LOOKING_UP = {"index", "_unsafe_index", "index_select", "gather", "scatter", "scatter_"}
+LOOKING_UP = {"index", "_unsafe_index", "index_select", "gather"}
+WRITING = {"scatter", "scatter_"}
 
 
 @rule("topk")
