@@ -11,11 +11,36 @@ TEXT = {"vocab_size": 96, "num_hidden_layers": 2, "max_position_embeddings": 32}
 ENCODER = {**TEXT, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
 DECODER = {**ENCODER, "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
+IMAGE = {k: v for k, v in ENCODER.items() if k not in TEXT} | {"num_hidden_layers": 2}
+
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", "LlamaForCausalLM", DECODER),
     "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", DECODER),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {**DECODER, "head_dim": 16}),
+    "gemma": ("GemmaConfig", "GemmaForCausalLM", {**DECODER, "head_dim": 8}),
     "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", {**DECODER, "head_dim": 16, "sliding_window": 8}),
+    "mixtral": ("MixtralConfig", "MixtralForCausalLM", {**DECODER, "num_local_experts": 4, "num_experts_per_tok": 3}),
+    "bamba": (
+        "BambaConfig",
+        "BambaForCausalLM",
+        {
+            **DECODER,
+            "mamba_n_heads": 8,
+            "mamba_d_head": 8,
+            "mamba_d_state": 8,
+            "mamba_n_groups": 2,
+            "attn_layer_indices": [1],
+        },
+    ),
+    "llava": (
+        "LlavaConfig",
+        "LlavaForConditionalGeneration",
+        {
+            "vision_config": {**IMAGE, "model_type": "clip_vision_model", "image_size": 16, "patch_size": 8},
+            "text_config": {**DECODER, "model_type": "llama"},
+            "image_token_id": 95,
+        },
+    ),
     "bert": ("BertConfig", "BertForSequenceClassification", ENCODER),
     "gpt2": (
         "GPT2Config",
@@ -43,12 +68,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vit": (
         "ViTConfig",
         "ViTForImageClassification",
-        {
-            **{k: ENCODER[k] for k in ("hidden_size", "num_attention_heads", "intermediate_size")},
-            "num_hidden_layers": 2,
-            "image_size": 16,
-            "patch_size": 4,
-        },
+        {**IMAGE, "image_size": 16, "patch_size": 4},
     ),
 }
 
@@ -68,7 +88,11 @@ def build(name: str) -> Any:
 
 def inputs(name: str) -> dict[str, Tensor]:
     """Keyword inputs of the model."""
+    image = {"pixel_values": torch.randn(1, 3, 16, 16)}
     if name == "vit":
-        return {"pixel_values": torch.randn(1, 3, 16, 16)}
-    tokens = {"input_ids": torch.randint(3, 96, (1, 9))}
+        return image
+    tokens = {"input_ids": torch.randint(3, 95, (1, 9))}
+    if name == "llava":
+        tokens["input_ids"][:, 1:5] = 95
+        return tokens | image
     return tokens | ({"decoder_input_ids": torch.randint(3, 96, (1, 5))} if name == "t5" else {})

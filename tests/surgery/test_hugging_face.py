@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from secateur._errors import UsageError
+from secateur._errors import BudgetError, UsageError
 from secateur.budget import Budget, plan
 from secateur.graph import PruningGraph, sizes, trace
 from secateur.graph.trees import output_tensors
 from secateur.scores import score
 from secateur.surgery import Plan, cut, load, save, verify
-from surgery.hugging_face_models import FAMILIES, build, inputs
+from surgery.hugging_face_models import DECODER, FAMILIES, build, inputs
 
 transformers = pytest.importorskip("transformers")
-DECODERS = ("llama", "qwen2", "qwen3", "gemma2", "gpt2", "opt", "t5")
+GENERATE = ("llama", "qwen2", "qwen3", "gemma2", "gpt2", "opt", "t5")
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def generated(model: Any, tokens: torch.Tensor, cache: bool) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("uniform", [True, False])
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", GENERATE)
 def test_generation_with_the_cache_equals_recomputing(name: str, uniform: bool):
     model = build(name)
     small: Any = cut(model, planned(model, name, uniform=uniform)[1])
@@ -138,14 +138,15 @@ def test_even_cut_without_uniform_has_its_configuration(tmp_path: Path):
     small.save_pretrained(tmp_path)
 
 
-def test_what_no_field_says_stays_whole():
-    # gemma2 scales its embeddings by the root of hidden_size, wherever that came from.
-    model = build("gemma2")
-    _, made = planned(model, "gemma2", 0.8, uniform=True)
-    (name,) = made.why["held"]
-    assert "o_proj" in name
-    assert "hidden_size" in made.why["held"][name]
-    assert "computes something else" in made.why["held"][name]
+@pytest.mark.parametrize("name", ["gemma", "gemma2"])
+def test_what_no_field_says_stays_whole(name: str):
+    # Embeddings are scaled by the root of hidden_size, wherever that came from; a stream of one channel would hide it.
+    model = build(name)
+    _, made = planned(model, name, 0.8, uniform=True)
+    ((role, reason),) = made.why["held"].items()
+    assert "o_proj" in role
+    assert "hidden_size" in reason
+    assert "computes something else" in reason
     assert made.widths["model.layers.0.self_attn.o_proj"] == 32
 
 
@@ -153,6 +154,43 @@ def test_heads_of_bert_go_hand_in_hand_with_its_stream():
     _, made = planned(build("bert"), "bert", 0.6, uniform=True)
     said = {f.path: f.value for f in made.config}
     assert said["hidden_size"] == 8 * said["num_attention_heads"] < 32
+
+
+def test_fewer_heads_are_not_narrower_ones():
+    """Half of the key heads and half of their width give the same shapes."""
+    name = {"head_dim": 8, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "layer_types": ["linear_attention"]}
+    size = {"linear_num_key_heads": 4, "linear_num_value_heads": 8, "num_experts": 0, "num_hidden_layers": 1}
+    model: Any = transformers.Qwen3NextForCausalLM(transformers.Qwen3NextConfig(**{**DECODER, **name, **size})).eval()
+    graph = trace(model, inputs("llama"))
+    (heads,) = [g for g in graph.prunable if g.kind == "head"]
+    made = plan(graph, score(graph, "l1"), {heads.name: 2})
+    assert [str(f) for f in made.config] == ["linear_num_key_heads=2", "linear_num_value_heads=4"]
+
+
+@pytest.mark.parametrize("width", [32, 30])
+def test_experts_of_odd_widths_are_gone_through_one_by_one(width: int, tmp_path: Path):
+    model, example = build("mixtral"), inputs("mixtral")
+    graph = trace(model, example)
+    inner = {g.name: width for g in graph.prunable if g.width == 48}
+    small: Any = cut(model, plan(graph, score(graph, "l1"), inner))
+    want = "grouped_mm" if width == 32 else "eager"
+    assert small.config._experts_implementation == want
+    small.save_pretrained(tmp_path)
+    back = type(small).from_pretrained(tmp_path).eval()
+    assert back.config._experts_implementation == want
+    for mine, theirs in zip(outputs(small, example), outputs(back, example), strict=True):
+        torch.testing.assert_close(theirs, mine, rtol=1e-5, atol=1e-6)
+    assert model.config._experts_implementation == "grouped_mm"
+
+
+def test_nothing_is_said_of_a_model_without_numbers():
+    model = build("llama").to("meta")
+    graph = trace(model, {name: t.to("meta") for name, t in inputs("llama").items()})
+    scores = {g.name: torch.rand(g.width) for g in graph.prunable}
+    with pytest.raises(BudgetError, match=r"gate_proj: the model lies on the meta device"):
+        plan(graph, scores, Budget(params=0.7), uniform=True)
+    even = {f"model.layers.{k}.mlp.gate_proj": 24 for k in range(2)}
+    assert "lies on the meta device" in plan(graph, scores, even).why["config"]
 
 
 def test_a_model_that_its_configuration_does_not_build():

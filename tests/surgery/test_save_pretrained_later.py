@@ -102,10 +102,20 @@ def test_what_was_cut_before_is_brought_in_line_before_the_next_cut(uniform: boo
     assert_read_back(second, example, tmp_path)
 
 
+def test_a_field_that_was_empty_says_it(tmp_path: Path):
+    model = build("gpt2")
+    assert model.config.n_inner is None
+    small: Any = cut(model, narrowed(model, "gpt2", "c_fc", 64))
+    small.save_pretrained(tmp_path)
+    assert small.config.n_inner == 64
+    assert model.config.n_inner is None
+    assert_read_back(small, inputs("gpt2"), tmp_path)
+
+
 def test_what_no_configuration_says_is_refused_and_nothing_is_written(tmp_path: Path):
     model = build("gpt2")
     dense = model.config.to_dict()
-    small: Any = cut(model, narrowed(model, "gpt2", "c_fc", 64))
+    small: Any = cut(model, narrowed(model, "gpt2", "c_attn", 3))
     for one in (copy.deepcopy(small), pickle.loads(pickle.dumps(small)), small.transformer, small, small):
         with pytest.raises(UsageError, match=r"no fields of GPT2Config give these shapes(.|\n)*uniform=True"):
             one.save_pretrained(tmp_path)

@@ -64,8 +64,8 @@ def _in_evaluation(skeleton: Copy) -> None:
 
 
 def without_numbers(name: str, tensor: Tensor) -> Tensor:
-    """The tensor on the meta device; one of integers keeps its numbers, because code may look at them."""
-    return tensor.to(_META) if tensor.is_floating_point() or tensor.is_complex() else tensor.to("cpu")
+    """The tensor on the meta device; one of integers keeps its numbers, if it has any: code may look at them."""
+    return tensor.to("cpu" if not (tensor.is_meta or tensor.is_floating_point() or tensor.is_complex()) else _META)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ class PruningGraph:
 
     Attributes:
         model: the traced model; never changed.
+        example: the inputs that it was traced with.
         groups: every width, those that cannot be cut included (``locked``, with the ``reason``).
         blocks: residual blocks that can be left out as a whole (:meth:`without`).
         skipped: those that are.
@@ -44,8 +45,9 @@ class PruningGraph:
         tensors: names of all parameters and buffers.
     """
 
-    def __init__(self, model: nn.Module, recorded: Capture, settled: Settled):
+    def __init__(self, model: nn.Module, example: Any, recorded: Capture, settled: Settled):
         self.model = model
+        self.example = example
         self.classes = settled.classes
         self.literals = settled.literals
         self.warnings: list[str] = []
@@ -279,7 +281,7 @@ def trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
 
 def _trace(model: nn.Module, example_inputs: Any) -> PruningGraph:
     recorded = capture(model, example_inputs)
-    graph = PruningGraph(model, recorded, probe(recorded))
+    graph = PruningGraph(model, example_inputs, recorded, probe(recorded))
     if model.training:
         graph.warnings.append("the model is in training mode; it was traced in evaluation mode and left as it was")
     if recorded.idle:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,21 @@ def whole_numbers(config: Any, prefix: str = "") -> list[ConfigField]:
     return found
 
 
+def empty_fields(config: Any, prefix: str = "") -> list[str]:
+    """Every field that holds nothing and might hold a width, ``head_dim`` too: many classes read it if it is there."""
+    # Those that every configuration has say nothing of widths.
+    common = vars(sys.modules["transformers"].PreTrainedConfig())
+    own = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+    found = [f"{prefix}{name}" for name, value in own.items() if value is None and name not in common]
+    found = [path for path in found if not path.endswith("_id")]
+    if own.get("head_dim") is None and f"{prefix}head_dim" not in found:
+        found.append(f"{prefix}head_dim")
+    for name, value in own.items():
+        if hasattr(value, "to_dict"):
+            found += empty_fields(value, f"{prefix}{name}.")
+    return found
+
+
 def write_config(config: Any, fields: Iterable[ConfigField]) -> None:
     """Set fields in place."""
     for field in fields:
@@ -75,6 +91,13 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
+def _read_back(config: Any) -> Any:
+    """What ``from_pretrained`` makes of the file that ``save_pretrained`` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        config.to_json_file(Path(folder) / "config.json")
+        return type(config).from_pretrained(folder, local_files_only=True)
+
+
 def rebuilt(model: nn.Module, fields: Iterable[ConfigField], device: str = "meta") -> nn.Module:
     """The model that ``from_pretrained`` builds before it reads weights, had ``save_pretrained`` written these fields.
 
@@ -91,7 +114,7 @@ def built(kind: type[nn.Module], settings: Any, fields: Iterable[ConfigField] = 
     with _quiet():
         changed = copy.deepcopy(settings)
         write_config(changed, fields)
-        config = type(settings).from_dict(json.loads(changed.to_json_string()))
+        config = _read_back(changed)
         with torch.device(device), no_init_weights():
             model: Any = kind(config)  # type: ignore[call-arg]
         # Tying is left out together with the initialisation.

@@ -13,6 +13,7 @@ from secateur.graph.adapters import adapt
 from secateur.graph.clone import Mould, modules_of
 from secateur.graph.selector import settle, with_selectors
 from secateur.graph.skeleton import no_collection
+from secateur.surgery.experts import loop_over_odd_experts
 from secateur.surgery.plan import Plan, check_fingerprint
 from secateur.surgery.pool import Pool
 from secateur.surgery.pretrained import catch_up, follow_config
@@ -121,6 +122,7 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
     sizes.follow_parameters(modules, plan.slices)
     if plan.selectors:
         settle(small)
+    loop_over_odd_experts(modules)
     follow_config(small, plan, getattr(model, "config", None))
     small.secateur_plan = plan  # type: ignore[assignment]
     return small

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from secateur.graph import PruningGraph
+from secateur.graph.trees import output_tensors
 from secateur.surgery.config import is_hugging_face, shapes, whole_numbers
 from secateur.surgery.cut import cut
 from secateur.surgery.knobs import Expression, Knobs, find_knobs
@@ -22,6 +23,8 @@ _KNOWN: weakref.WeakKeyDictionary[PruningGraph, Knobs] = weakref.WeakKeyDictiona
 
 def knobs(graph: PruningGraph) -> Knobs:
     """What the configuration can do about the groups that can be cut; remembered for the graph."""
+    if any(p.is_meta for p in graph.model.parameters()):
+        return Knobs(trouble="the model lies on the meta device, so no model can be compared with it")
     if graph not in _KNOWN:
         catch_up(graph.model)
         dense = shapes(graph.model, buffers=False)
@@ -35,7 +38,9 @@ def express(graph: PruningGraph, plan: Plan) -> Expression:
     uneven = _uneven(graph, plan)
     if uneven:
         return Expression(reason=uneven)
-    return express_by(knobs(graph), graph.model, plan, lambda: cut(graph.model, replace(plan, config=())))
+    bare = replace(plan, config=())
+    example = None if any(t.is_meta for t in output_tensors(graph.example)) else graph.example
+    return express_by(knobs(graph), graph.model, plan, lambda: cut(graph.model, bare), example)
 
 
 def _uneven(graph: PruningGraph, plan: Plan) -> str:

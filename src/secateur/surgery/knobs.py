@@ -8,28 +8,20 @@ solution counts only if the model that transformers builds from it computes what
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from secateur.graph.adapters import plain_settings
-from secateur.graph.skeleton import one_thread
-from secateur.graph.trees import output_tensors
-from secateur.models import example_inputs
-from secateur.surgery.config import Shapes, rebuilt, shapes, whole_numbers
+from secateur.surgery.config import Shapes, empty_fields, rebuilt, shapes, whole_numbers
 from secateur.surgery.linear import solve
 from secateur.surgery.plan import ConfigField, Plan
+from secateur.surgery.proof import Proof
 from secateur.surgery.ranges import count
 
 Axis = tuple[str, int]
-#: Largest relative difference, in float32, of two models that may use different kernels of attention.
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class Knobs:
     Attributes:
         turning: knobs that change shapes.
         silent: fields that change no shape but may change what is computed.
-        pins: fields that the class reads if they are there, at the value that it computes without them.
+        pins: fields that hold no number, at the one that the class computes in their stead.
         trouble: why the configuration can do nothing at all.
     """
 
@@ -87,7 +79,7 @@ def find_knobs(model: nn.Module, related: set[int]) -> Knobs:
     if plain != dense:
         odd = next(n for n in (*dense, *plain) if dense.get(n) != plain.get(n))
         return Knobs(trouble=f"its configuration does not build this model: {odd} differs")
-    pins = _pins(model, dense)
+    pins = _pins(model, dense, related) if related else ()
     # Buffers may depend on a quotient of fields (rotary frequencies on the width of a head): they are for the proof.
     dense = shapes(model, buffers=False)
     config: Any = model.config
@@ -107,21 +99,28 @@ def find_knobs(model: nn.Module, related: set[int]) -> Knobs:
     return Knobs(tuple(turning), tuple(silent), pins)
 
 
-def _pins(model: nn.Module, dense: Shapes) -> tuple[ConfigField, ...]:
-    """``head_dim``, where the class reads it but computes it from other fields as long as it is not there."""
-    if getattr(model.config, "head_dim", None) is not None:
-        return ()
-    trained = shapes(model, buffers=False)
-    computed = {getattr(m, "head_dim", None) for m in model.modules()}
-    for size in sorted(n for n in computed if type(n) is int):
-        pin = ConfigField("head_dim", None, size)
-        try:
-            # Most classes do not read it at all, which takes one trial to see.
-            if _turn(model, trained, (pin,), (pin,)) and shapes(rebuilt(model, (pin,))) == dense:
-                return (pin,)
-        except Exception:
-            continue
-    return ()
+def _pins(model: nn.Module, dense: Shapes, related: set[int]) -> tuple[ConfigField, ...]:
+    """Fields that hold no number, at the one that the class computes in their stead (``n_inner`` of GPT-2)."""
+    found = (_pin(model, dense, path, 2 * max(related)) for path in empty_fields(model.config))
+    return tuple(pin for pin in found if pin)
+
+
+def _pin(model: nn.Module, dense: Shapes, path: str, trial: int) -> ConfigField | None:
+    """One of them; ``None`` where the class does not read the field as a width."""
+    try:
+        moved = shapes(rebuilt(model, (ConfigField(path, None, trial),)), buffers=False)
+        sizes = {
+            Fraction(before * trial, new)
+            for name in moved.keys() & dense.keys()
+            for before, new in zip(dense[name], moved[name])
+            if before != new
+        }
+        if len(sizes) != 1 or (size := sizes.pop()).denominator != 1:
+            return None
+        pin = ConfigField(path, None, int(size))
+        return pin if shapes(rebuilt(model, (pin,))) == dense else None
+    except Exception:
+        return None
 
 
 def _turn(
@@ -147,46 +146,54 @@ def _turn(
     return None
 
 
-def express(known: Knobs, dense: nn.Module, plan: Plan, cut: Callable[[], nn.Module]) -> Expression:
+def express(
+    known: Knobs, dense: nn.Module, plan: Plan, cut: Callable[[], nn.Module], example: Any = None
+) -> Expression:
     """The fields that make plain transformers build the model that ``plan`` cuts.
 
     Args:
         known: what the configuration of ``dense`` can do.
         dense: the model that the plan was made for; only its configuration and its shapes are looked at.
         cut: gives a cut model of which the parameters may be overwritten; not called where shapes decide.
+        example: inputs on which models are compared, as for ``trace``; made up if there are none.
     """
     name = type(dense.config).__name__
     if known.trouble:
         return Expression(reason=known.trouble)
-    fields = _solution(known, shapes(dense, buffers=False), plan)
-    if fields is None:
-        return Expression(reason=f"no fields of {name} give these shapes")
-    proof = _Proof(dense, cut())
+    proof: Proof | None = None
     reason = ""
-    for extra in _silent_choices(plan, known):
-        found = Expression((*fields, *extra))
-        failed = proof.failure(found.fields)
-        if not failed:
-            return found
-        reason = reason or f"{name} with {', '.join(map(str, found.fields))}: {failed}"
-    return Expression(reason=reason)
+    for fields in _solutions(known, shapes(dense, buffers=False), plan):
+        proof = proof or Proof(dense, cut(), example)
+        for extra in _silent_choices(plan, known):
+            found = Expression((*fields, *extra))
+            failed = proof.failure(found.fields)
+            if not failed:
+                return found
+            reason = reason or f"{name} with {', '.join(map(str, found.fields))}: {failed}"
+    return Expression(reason=reason or f"no fields of {name} give these shapes")
 
 
-def _solution(known: Knobs, dense: Shapes, plan: Plan) -> list[ConfigField] | None:
-    """The fields that give the shapes, all pins among them."""
+def _solutions(known: Knobs, dense: Shapes, plan: Plan) -> Iterator[list[ConfigField]]:
+    """Fields that give the shapes, all pins among them: other ones may give them as well.
+
+    Half of the heads, or all of them half as wide, leave layers of one shape.
+    """
     target: dict[Axis, int] = {}
     for tensor in plan.slices.keys() & dense.keys():
         for axis, runs in plan.slices[tensor].items():
             target[tensor, axis] = count(runs) - dense[tensor][axis]
     touched = {axis for knob in known.turning for axis in knob.effect} | set(target)
-    rows = [[*(k.effect.get(axis, 0) for k in known.turning), target.get(axis, 0)] for axis in touched]
-    turns = solve(rows, len(known.turning))
-    if turns is None:
-        return None
-    fields = [f for k, t in zip(known.turning, turns) if t for f in k.at(k.value + t)]
-    if any(f.value < 1 for f in fields):
-        return None
-    return [*(p for p in known.pins if p.path not in {f.path for f in fields}), *fields]
+    cut = {group.width for group in plan.groups if group.kept != group.width}
+    seen: list[list[ConfigField]] = []
+    # The first of those that could be turned is turned: one that counts what is cut goes before the others.
+    for order in (sorted(known.turning, key=lambda k: k.value not in cut), known.turning):
+        rows = [[*(k.effect.get(axis, 0) for k in order), target.get(axis, 0)] for axis in touched]
+        turns = solve(rows, len(order))
+        fields = [f for k, t in zip(order, turns or ()) if t for f in k.at(k.value + t)]
+        if turns is None or any(f.value < 1 for f in fields) or fields in seen:
+            continue
+        seen.append(fields)
+        yield [*(p for p in known.pins if p.path not in {f.path for f in fields}), *fields]
 
 
 def _silent_choices(plan: Plan, known: Knobs) -> Iterator[tuple[ConfigField, ...]]:
@@ -202,57 +209,3 @@ def _silent_choices(plan: Plan, known: Knobs) -> Iterator[tuple[ConfigField, ...
         yield (choice,)
     if len(choices) > 1:
         yield tuple(choices)
-
-
-class _Proof:
-    """Whether models that transformers builds compute what a cut model computes, whose parameters are overwritten."""
-
-    def __init__(self, dense: nn.Module, small: nn.Module):
-        self._dense = dense
-        self._small = plain_settings(small.cpu().float().eval())
-        self._shapes = shapes(self._small)
-        _stir(self._small)
-
-    @cached_property
-    def _example(self) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Inputs, and what the cut model makes of them."""
-        inputs = example_inputs(self._small)
-        return inputs, list(output_tensors(self._small(**inputs)))
-
-    def failure(self, fields: Sequence[ConfigField]) -> str:
-        """Why the model rebuilt from these fields is not the cut model; empty if it is."""
-        try:
-            twin = rebuilt(self._dense, fields, "cpu")
-        except Exception as error:
-            return f"it does not build: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        want, found = self._shapes, shapes(twin)
-        if found != want:
-            odd = next(n for n in (*want, *found) if want.get(n) != found.get(n))
-            return f"{odd} would have shape {found.get(odd)}, not {want.get(odd)}"
-        twin = plain_settings(twin.float().eval())
-        twin.load_state_dict(self._small.state_dict(), strict=False)
-        try:
-            with torch.no_grad(), one_thread():
-                inputs, expected = self._example
-                pairs = list(itertools.zip_longest(expected, output_tensors(twin(**inputs))))
-        except Exception as error:
-            return f"it could not be run: {type(error).__name__}: {str(error).splitlines()[0]}"
-        for a, b in pairs:
-            if a is None or b is None or a.shape != b.shape:
-                return "it computes something else"
-            scale = float(a.abs().max()) if a.numel() else 0.0
-            if a.numel() and not float((a.double() - b.double()).abs().max()) <= TOLERANCE * max(scale, 1e-30):
-                return "it computes something else"
-        return ""
-
-
-def _stir(model: nn.Module) -> None:
-    """Random parameters in place: freshly built models have zeros and ones that hide a difference."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in (p for p in model.parameters() if p.is_floating_point()):
-            if parameter.dim() > 1:
-                reach = (3 / max(parameter[0].numel(), 1)) ** 0.5
-                parameter.uniform_(-reach, reach, generator=generator)
-            else:
-                parameter += 0.3 * (2 * torch.rand(parameter.shape, generator=generator) - 1)

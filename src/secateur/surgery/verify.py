@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
@@ -18,8 +16,9 @@ from secateur.graph.adapters import plain_settings
 from secateur.graph.capture import as_call
 from secateur.graph.clone import copy_with
 from secateur.graph.skeleton import Dispatch, one_thread
-from secateur.graph.trees import copied, map_tensors, output_tensors
+from secateur.graph.trees import map_tensors, output_tensors
 from secateur.surgery.cut import cut
+from secateur.surgery.luck import with_same_luck
 from secateur.surgery.mask import mask
 from secateur.surgery.plan import Plan
 
@@ -115,7 +114,7 @@ def _even_out(model: nn.Module, call: tuple[tuple, dict]) -> None:
     hooks = [layer.register_forward_hook(scale) for layer in left]
     try:
         with torch.no_grad(), one_thread(), _double_by_default(), _InDouble():
-            _with_same_luck(model, *call)
+            with_same_luck(model, *call)
     finally:
         for hook in hooks:
             hook.remove()
@@ -182,25 +181,9 @@ def _double_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _with_same_luck(network: nn.Module, args: tuple, kwargs: dict) -> Any:
-    """The output, where whatever the forward draws at random begins at the same seed each time."""
-    devices = {t.device.index for t in network.parameters() if t.device.type == "cuda"}
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(sorted(devices)):
-            torch.manual_seed(0)
-            random.seed(0)
-            np.random.seed(0)
-            args, kwargs = copied((args, kwargs))
-            return network(*args, **kwargs)
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
 def _outputs(network: nn.Module, call: tuple[tuple, dict], failed: str) -> list[Tensor]:
     try:
-        return [*output_tensors(_with_same_luck(network, *call))]
+        return [*output_tensors(with_same_luck(network, *call))]
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
         reason = (str(error) or "without a message").splitlines()[0]
         raise VerifyError(f"{failed}, so nothing is proven: {type(error).__name__}: {reason}") from error
