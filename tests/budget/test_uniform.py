@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from secateur._errors import BudgetError, UsageError
 from secateur.budget import Budget, plan
-from secateur.budget.lane import Share, make_lane
+from secateur.budget.lane import Lane, Share, make_lane
+from secateur.budget.uniform import narrow_until_said
 from secateur.graph import Group, PruningGraph, trace
-from secateur.surgery import cut
+from secateur.surgery import Plan, cut
 from secateur.surgery.roles import Layers, roles
 
 
@@ -100,3 +104,28 @@ def test_a_step_of_a_lane_may_be_many_units():
     uneven = make_lane("uneven", (Share(Group("w", "channel", 7, (), False), 2),), {"w": values["wide"][:7]}, 1, 0.0)
     assert uneven.width == 3
     assert uneven.group_widths(1) == {"w": 3}
+
+
+class Said:
+    """What stands for a plan: a configuration says it if every width that is cut divides by the given one."""
+
+    def __init__(self, widths: dict[str, int], full: int, of: int):
+        self.widths, self.why = widths, {"config": "no"}
+        self.config = all(w == full or w % of == 0 for w in widths.values())
+
+
+@pytest.mark.parametrize(
+    ("kept", "found"),
+    [({"a": 8, "b": 12}, [8, 12]), ({"a": 11, "b": 12}, [8, 12]), ({"a": 11, "b": 15}, [8, 12])],
+    ids=["as it is", "one is narrower", "both are"],
+)
+def test_widths_get_narrower_until_a_configuration_says_them(kept: dict[str, int], found: list[int]):
+    lanes: list[Any] = [Lane(name, 16, np.arange(16.0), 1, 1, ()) for name in kept]
+    made: Any = narrow_until_said(lanes, kept, lambda widths: cast(Plan, Said(widths, 16, 4)))
+    assert list(made.widths.values()) == found
+
+
+def test_widths_that_no_configuration_says_are_refused():
+    lanes: list[Any] = [Lane("a", 16, np.arange(16.0), 9, 1, ())]
+    with pytest.raises(UsageError, match=r"no configuration says these widths together: no"):
+        narrow_until_said(lanes, {"a": 11}, lambda widths: cast(Plan, Said(widths, 16, 4)))

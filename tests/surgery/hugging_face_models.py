@@ -19,6 +19,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {**DECODER, "head_dim": 16}),
     "gemma": ("GemmaConfig", "GemmaForCausalLM", {**DECODER, "head_dim": 8}),
     "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", {**DECODER, "head_dim": 16, "sliding_window": 8}),
+    "stablelm": ("StableLmConfig", "StableLmForCausalLM", DECODER),
     "mixtral": ("MixtralConfig", "MixtralForCausalLM", {**DECODER, "num_local_experts": 4, "num_experts_per_tok": 3}),
     "bamba": (
         "BambaConfig",
@@ -65,6 +66,21 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
         "T5ForConditionalGeneration",
         {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4},
     ),
+    "segformer": (
+        "SegformerConfig",
+        "SegformerForImageClassification",
+        {
+            "num_encoder_blocks": 2,
+            "depths": [1, 1],
+            "hidden_sizes": [16, 24],
+            "num_attention_heads": [2, 3],
+            "mlp_ratios": [4, 4],
+            "sr_ratios": [2, 1],
+            "patch_sizes": [3, 3],
+            "strides": [2, 2],
+            "decoder_hidden_size": 20,
+        },
+    ),
     "vit": (
         "ViTConfig",
         "ViTForImageClassification",
@@ -89,7 +105,7 @@ def build(name: str) -> Any:
 def inputs(name: str) -> dict[str, Tensor]:
     """Keyword inputs of the model."""
     image = {"pixel_values": torch.randn(1, 3, 16, 16)}
-    if name == "vit":
+    if name in ("vit", "segformer"):
         return image
     tokens = {"input_ids": torch.randint(3, 95, (1, 9))}
     if name == "llava":

@@ -9,7 +9,7 @@ fields take away", each tried on a model that transformers builds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -19,8 +19,12 @@ from secateur.graph import Group, PruningGraph
 from secateur.surgery import Plan, make_plan
 from secateur.surgery.config import is_hugging_face
 from secateur.surgery.express import express, knobs
+from secateur.surgery.knobs import Knob
 from secateur.surgery.linear import nullspace
 from secateur.surgery.roles import Role, roles
+
+#: So many steps narrower is looked for widths that can be said: what they have to divide is hardly larger.
+_FAR = 128
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,11 @@ def _taken(lanes: Mapping[str, tuple[Share, ...]]) -> set[str]:
 
 
 def _ways(graph: PruningGraph, found: list[Role]) -> list[list[int]]:
-    """Units that each role loses in one step, for every independent way in which fields and roles change together."""
+    """Units that each role loses in one step, for every independent way in which fields and roles change together.
+
+    A field that has to grow where widths shrink multiplies one of them (``mlp_ratio``): what is said without it comes
+    first, and then, for roles that are left, what is said with it.
+    """
     turning = knobs(graph).turning
     trained = {name for name, _ in graph.model.named_parameters()}
     lost: list[dict[tuple[str, int], int]] = []
@@ -95,16 +103,26 @@ def _ways(graph: PruningGraph, found: list[Role]) -> list[list[int]]:
             for m in (m for m in group.members if m.tensor in trained):
                 axes[m.tensor, m.axis] = axes.get((m.tensor, m.axis), 0) + m.positions.shape[1]
         lost.append(axes)
+    ways = _changes(turning, lost)
+    growing = {k for turns, _ in ways for k, turn in enumerate(turns) if turn < 0}
+    if growing:
+        ways = _changes([knob for k, knob in enumerate(turning) if k not in growing], lost) + ways
+    return [steps for _, steps in ways]
+
+
+def _changes(turning: Sequence[Knob], lost: list[dict[tuple[str, int], int]]) -> list[tuple[list[int], list[int]]]:
+    """By how much fields shrink, and roles lose units, in every independent way in which both agree."""
     every = {axis for axes in lost for axis in axes} | {axis for knob in turning for axis in knob.effect}
     rows: set[tuple[Fraction | int, ...]] = {
         (*(knob.effect.get(axis, 0) for knob in turning), *(-axes.get(axis, 0) for axes in lost)) for axis in every
     }
-    ways = []
-    for vector in nullspace(sorted(rows), len(turning) + len(found)):
-        steps = vector[len(turning) :]
+    found = []
+    for vector in nullspace(sorted(rows), len(turning) + len(lost)):
+        turns, steps = vector[: len(turning)], vector[len(turning) :]
         if any(steps):
-            ways.append([-n for n in steps] if sum(steps) < 0 else steps)
-    return ways
+            sign = -1 if sum(steps) < 0 else 1
+            found.append(([sign * n for n in turns], [sign * n for n in steps]))
+    return found
 
 
 def _trial(graph: PruningGraph, shares: tuple[Share, ...]) -> str:
@@ -125,9 +143,10 @@ def _trial(graph: PruningGraph, shares: tuple[Share, ...]) -> str:
 
 
 def narrow_until_said(lanes: Sequence[Lane], kept: dict[str, int], make: Callable[[dict[str, int]], Plan]) -> Plan:
-    """The plan for these widths, or for the nearest narrower ones of a lane if a configuration refuses them together.
+    """The plan for these widths, or for the nearest narrower ones if a configuration refuses them together.
 
-    Llama, for instance, wants a ``hidden_size`` that is a multiple of the number of heads.
+    Llama, for instance, wants a ``hidden_size`` that is a multiple of the number of heads. First one lane after the
+    other gets narrower beside the rest, and then every lane until it can be said by itself.
 
     Args:
         lanes: in the order in which they are tried.
@@ -137,15 +156,29 @@ def narrow_until_said(lanes: Sequence[Lane], kept: dict[str, int], make: Callabl
     Raises:
         UsageError: no such widths.
     """
-    plan = first = make(kept)
-    for one in lanes:
-        for narrower in range(kept[one.name] - 1, one.floor - 1, -1):
-            if plan.config or "config" not in plan.why:
-                return plan
-            plan = make({**kept, one.name: narrower})
-    if plan.config or "config" not in plan.why:
-        return plan
+    first = make(kept)
+    for wanted in _narrower_ones(lanes, kept, make):
+        if _is_said(plan := make(wanted)):
+            return plan
     raise UsageError(
         f"no configuration says these widths together: {first.why['config']}\n"
         "try another budget or round_to=, or protect one of the groups"
     )
+
+
+def _narrower_ones(
+    lanes: Sequence[Lane], kept: dict[str, int], make: Callable[[dict[str, int]], Plan]
+) -> Iterator[dict[str, int]]:
+    yield kept
+    narrower = {one.name: range(kept[one.name] - 1, max(one.floor, kept[one.name] - _FAR) - 1, -1) for one in lanes}
+    yield from ({**kept, one.name: n} for one in lanes for n in narrower[one.name])
+    full = {one.name: one.width for one in lanes}
+    alone = {}
+    for name, wanted in kept.items():
+        tried = (wanted, *narrower[name])
+        alone[name] = next((n for n in tried if _is_said(make({**full, name: n}))), wanted)
+    yield alone
+
+
+def _is_said(plan: Plan) -> bool:
+    return bool(plan.config) or "config" not in plan.why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -19,17 +20,17 @@ def loop_over_odd_experts(modules: Iterable[tuple[str, nn.Module]]) -> None:
     Args:
         modules: of the cut model, which are changed in place.
     """
-    for _, module in modules:
-        config = module.__dict__.get("config")
-        if config is None or all(_is_even(p) for p in module._parameters.values()):
-            continue
+    holders: list[Any] = [m for _, m in modules if m.__dict__.get("config") is not None]
+    if all(_is_even(p) for module in holders for p in module._parameters.values()):
+        return
+    # The configuration of the whole passes its choice on to those of its parts when it is read back.
+    for config in {id(m.config): m.config for m in holders}.values():
         if getattr(config, "_experts_implementation", None) == "grouped_mm":
-            config._experts_implementation = "eager"
-            config.experts_implementation = "eager"
+            config._experts_implementation = config.experts_implementation = "eager"
 
 
 def _is_even(parameter: nn.Parameter | None) -> bool:
     """Whether it is no stack of matrices, or one of such widths as the product takes."""
-    if parameter is None or parameter.dim() != 3:
+    if parameter is None or parameter.dim() != 3 or len(parameter) == 1:
         return True
     return not any(width * parameter.element_size() % _ALIGNED for width in parameter.shape[1:])

@@ -8,7 +8,7 @@ solution counts only if the model that transformers builds from it computes what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -26,17 +26,28 @@ Axis = tuple[str, int]
 
 @dataclass(frozen=True)
 class Knob:
-    """Fields of one value that are turned together, and how many indices an axis gains when they gain 1."""
+    """Fields that are turned together.
+
+    Attributes:
+        fields: what they are in the dense model; the first one gives the knob its value.
+        rates: how much each gains when the knob gains 1.
+        effect: how many indices an axis gains then.
+    """
 
     fields: tuple[ConfigField, ...]
+    rates: tuple[int, ...]
     effect: dict[Axis, Fraction]
 
-    def at(self, value: int) -> list[ConfigField]:
-        return [replace(f, value=value) for f in self.fields]
+    def turned(self, by: int) -> list[ConfigField]:
+        return _turned(self.fields, self.rates, by)
 
     @property
     def value(self) -> int:
         return self.fields[0].value
+
+
+def _turned(fields: tuple[ConfigField, ...], rates: tuple[int, ...], by: int) -> list[ConfigField]:
+    return [replace(f, value=f.value + rate * by) for f, rate in zip(fields, rates)]
 
 
 @dataclass(frozen=True)
@@ -86,17 +97,33 @@ def find_knobs(model: nn.Module, related: set[int]) -> Knobs:
     fields = [f for f in whole_numbers(config) if any(n % f.value == 0 for n in related)] + list(pins)
     turning, silent, refused = [], [], []
     for field in fields:
-        effect = _turn(model, dense, (field,), pins)
-        if effect:
-            turning.append(Knob((field,), effect))
+        knob = _knob(model, dense, (field,), (1,), pins)
+        if knob and knob.effect:
+            turning.append(knob)
         else:
-            (refused if effect is None else silent).append(field)
+            (silent if knob else refused).append(field)
     # OPT has a projection where hidden_size is not word_embed_proj_dim: alone, neither can be turned.
     for value in sorted({f.value for f in refused}):
         together = tuple(f for f in refused if f.value == value)
-        if len(together) > 1 and (effect := _turn(model, dense, together, pins)):
-            turning.append(Knob(together, effect))
+        if len(together) > 1 and (knob := _knob(model, dense, together, (1,) * len(together), pins)) and knob.effect:
+            turning.append(knob)
+    turning = [_in_step(model, dense, knob, turning, pins) for knob in turning]
     return Knobs(tuple(turning), tuple(silent), pins)
+
+
+def _in_step(model: nn.Module, dense: Shapes, knob: Knob, others: list[Knob], pins: tuple[ConfigField, ...]) -> Knob:
+    """A field that others are divided by, together with these, so that the quotient stays.
+
+    Where no field says how wide a head is, fewer heads are wider ones, unless ``hidden_size`` goes with them.
+    """
+    smaller = {axis for axis, gained in knob.effect.items() if gained < 0}
+    divided = [k for k in others if k.value % knob.value == 0 and k.value > knob.value and smaller & k.effect.keys()]
+    if not divided:
+        return knob
+    fields = (*knob.fields, *(f for k in divided for f in k.fields))
+    rates = (*knob.rates, *(rate * (k.value // knob.value) for k in divided for rate in k.rates))
+    found = _knob(model, dense, fields, rates, pins)
+    return found if found and found.effect else knob
 
 
 def _pins(model: nn.Module, dense: Shapes, related: set[int]) -> tuple[ConfigField, ...]:
@@ -123,26 +150,32 @@ def _pin(model: nn.Module, dense: Shapes, path: str, trial: int) -> ConfigField 
         return None
 
 
-def _turn(
-    model: nn.Module, dense: Shapes, fields: tuple[ConfigField, ...], pins: tuple[ConfigField, ...]
-) -> dict[Axis, Fraction] | None:
+def _knob(
+    model: nn.Module,
+    dense: Shapes,
+    fields: tuple[ConfigField, ...],
+    rates: tuple[int, ...],
+    pins: tuple[ConfigField, ...],
+) -> Knob | None:
     """What moves when these fields change together; ``None`` where no change builds a model of the same tensors."""
     value = fields[0].value
-    for other in dict.fromkeys((2 * value, value // 2, value - 1, value + 1)):
-        if other < 1 or other == value:
+    for by in dict.fromkeys((value, value // 2 - value, -1, 1)):
+        turned = _turned(fields, rates, by)
+        if by == 0 or any(f.value < 1 for f in turned):
             continue
         try:
-            found = shapes(rebuilt(model, [*pins, *(replace(f, value=other) for f in fields)]), buffers=False)
+            found = shapes(rebuilt(model, [*pins, *turned]), buffers=False)
         except Exception:
             continue
         if found.keys() != dense.keys() or any(len(found[n]) != len(dense[n]) for n in dense):
             continue
-        return {
-            (name, axis): Fraction(new - old, other - value)
+        effect = {
+            (name, axis): Fraction(new - old, by)
             for name, before in dense.items()
             for axis, (old, new) in enumerate(zip(before, found[name]))
             if new != old
         }
+        return Knob(fields, rates, effect)
     return None
 
 
@@ -184,28 +217,37 @@ def _solutions(known: Knobs, dense: Shapes, plan: Plan) -> Iterator[list[ConfigF
             target[tensor, axis] = count(runs) - dense[tensor][axis]
     touched = {axis for knob in known.turning for axis in knob.effect} | set(target)
     cut = {group.width for group in plan.groups if group.kept != group.width}
+    counts_first = sorted(known.turning, key=lambda k: k.value not in cut)
     seen: list[list[ConfigField]] = []
-    # The first of those that could be turned is turned: one that counts what is cut goes before the others.
-    for order in (sorted(known.turning, key=lambda k: k.value not in cut), known.turning):
+    # Of those that do the same the first is turned: more often than not, what counts something and not its size.
+    for order in (counts_first, known.turning, sorted(known.turning, key=lambda k: k.value)):
         rows = [[*(k.effect.get(axis, 0) for k in order), target.get(axis, 0)] for axis in touched]
         turns = solve(rows, len(order))
-        fields = [f for k, t in zip(order, turns or ()) if t for f in k.at(k.value + t)]
+        fields = _added_up(order, turns or ())
         if turns is None or any(f.value < 1 for f in fields) or fields in seen:
             continue
         seen.append(fields)
         yield [*(p for p in known.pins if p.path not in {f.path for f in fields}), *fields]
 
 
+def _added_up(knobs: Sequence[Knob], turns: Sequence[int]) -> list[ConfigField]:
+    """What becomes of the fields that are turned at all, by one knob or by several."""
+    gained: dict[ConfigField, int] = {}
+    for knob, by in zip(knobs, turns):
+        for field, rate in zip(knob.fields, knob.rates):
+            gained[field] = gained.get(field, 0) + rate * by
+    return [replace(f, value=f.value + by) for f, by in gained.items() if by]
+
+
 def _silent_choices(plan: Plan, known: Knobs) -> Iterator[tuple[ConfigField, ...]]:
-    """Fields without a shape of their own that may have to follow: none, each, all."""
+    """Fields without a shape of their own that may have to follow heads: none, each, those named so, all."""
+    heads = [g for g in plan.groups if g.kept != g.width and g.kind == "head"]
     choices = []
     for field in known.silent:
-        for group in plan.groups:
-            if group.kept != group.width and group.kind == "head" and field.value % group.width == 0:
+        # A field of this very number counts them more likely than one of a multiple.
+        for group in sorted(heads, key=lambda g: g.width != field.value):
+            if field.value % group.width == 0:
                 choices.append(replace(field, value=field.value // group.width * group.kept))
                 break
-    yield ()
-    for choice in choices:
-        yield (choice,)
-    if len(choices) > 1:
-        yield tuple(choices)
+    named = tuple(choice for choice in choices if "head" in choice.path)
+    yield from dict.fromkeys([(), *((choice,) for choice in choices), named, tuple(choices)])
