@@ -129,6 +129,41 @@ def build_type(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
     raise InputError(f"no small configuration of {name!r} runs\n" + "\n".join(dict.fromkeys(said)))
 
 
+#: What a model may be for, likeliest first: ``AutoModelForCausalLM`` and so on.
+TASKS = (
+    *("CausalLM", "Seq2SeqLM", "ImageTextToText", "ImageClassification", "SequenceClassification", "ObjectDetection"),
+    *("SemanticSegmentation", "CTC", "AudioClassification", "SpeechSeq2Seq", "MaskedLM", "DepthEstimation"),
+    *("ZeroShotObjectDetection", "UniversalSegmentation", "VideoClassification", "MaskedImageModeling", "PreTraining"),
+    *("TextToWaveform", "MaskGeneration", "TimeSeriesPrediction", "KeypointDetection"),
+)
+
+
+def build_task(name: str) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A model of a type with a head, for the first task that runs on the inputs of :func:`build_type`.
+
+    Raises:
+        InputError: there is none.
+    """
+    transformers = require("transformers", "hf")
+    bare, inputs = build_type(name)
+    config: Any = bare.config
+    # The decoder of a pair by itself would leave out how it attends to the encoder.
+    pairs_first = sorted(TASKS, key=lambda task: task != "Seq2SeqLM") if config.is_encoder_decoder else TASKS
+    for task in pairs_first:
+        try:
+            torch.manual_seed(0)
+            model: nn.Module = getattr(transformers, f"AutoModelFor{task}").from_config(config).eval()
+            wake(model)
+            with torch.no_grad():
+                model(**inputs)
+        except Exception:
+            # No such model of this type, or one that takes other inputs.
+            continue
+        if type(model) is not type(bare):
+            return model, inputs
+    raise InputError(f"no model of {name!r} with a head runs on the inputs of the bare one")
+
+
 def _small_model(transformers: Any, config: Any) -> nn.Module:
     with torch.device("meta"):
         size = sum(p.numel() for p in transformers.AutoModel.from_config(config).parameters())

@@ -170,7 +170,10 @@ def _narrower_ones(
     lanes: Sequence[Lane], kept: dict[str, int], make: Callable[[dict[str, int]], Plan]
 ) -> Iterator[dict[str, int]]:
     yield kept
-    narrower = {one.name: range(kept[one.name] - 1, max(one.floor, kept[one.name] - _FAR) - 1, -1) for one in lanes}
+    narrower = {}
+    for one in lanes:
+        widest = kept[one.name] - one.step
+        narrower[one.name] = range(widest, max(one.floor, widest - _FAR) - 1, -one.step)
     yield from ({**kept, one.name: n} for one in lanes for n in narrower[one.name])
     full = {one.name: one.width for one in lanes}
     alone = {}
