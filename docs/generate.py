@@ -7,6 +7,7 @@ from pathlib import Path
 
 import libraries_page
 import rethinking_page
+import round_trip_page
 import types_page
 import widths_page
 import zoo_page
@@ -46,6 +47,7 @@ def main() -> None:
     (HERE / "names.md").write_text(text, encoding="utf-8")
     libraries_page.write()
     rethinking_page.write()
+    round_trip_page.write()
     types_page.write()
     widths_page.write()
     zoo_page.PAGE.write_text(zoo_page.page(*zoo_page.stored()), encoding="utf-8")
