@@ -105,6 +105,7 @@ LEAST = {
     "attention_einsum": 2,
     "attention_einsum_parameters": 2,
     "attention_linear": 2,
+    "attention_overlapping_windows": 2,
     "channel_attention": 1,
     "einsum_mixing": 2,
     "transformer_decoder": 7,

@@ -284,6 +284,30 @@ class LinearAttention(Separate):
         return x + self.out(y.transpose(1, 2).flatten(2))
 
 
+class OverlappingWindows(Separate):
+    """Keys and values of each stretch of tokens and of the next one, cut out of memory by strides (Longformer)."""
+
+    stretch = 2
+
+    def body(self, x: Tensor) -> Tensor:
+        n, t, _ = x.shape
+        x, w = F.pad(x, (0, 0, 0, -t % self.stretch)), self.stretch
+        q, k, v = (
+            y(x)
+            .view(n, -1, self.num_heads, self.head_dim)
+            .transpose(1, 2)
+            .reshape(n * self.num_heads, -1, w, self.head_dim)
+            for y in (self.q, self.k, self.v)
+        )
+        y = F.scaled_dot_product_attention(q[:, :-1], self._in_twos(k), self._in_twos(v))
+        y = y.reshape(n, self.num_heads, -1, self.head_dim).transpose(1, 2).flatten(2)
+        return x[:, :-w] + self.out(y)
+
+    def _in_twos(self, x: Tensor) -> Tensor:
+        size, stride = list(x.shape), x.stride()
+        return x.as_strided([size[0], size[1] - 1, 2 * size[2], size[3]], stride)
+
+
 class ChannelAttention(Tokens):
     """Attention between the channels of a head (XCiT): the softmax runs over channels."""
 
@@ -324,6 +348,7 @@ def attention_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "attention_einsum": EinsumAttention,
         "attention_einsum_parameters": EinsumParameters,
         "attention_linear": LinearAttention,
+        "attention_overlapping_windows": OverlappingWindows,
         "channel_attention": ChannelAttention,
         "einsum_mixing": EinsumMixing,
     }

@@ -27,6 +27,9 @@ from secateur.graph.rules.layouts import joined
 from secateur.graph.rules.registry import argument, axes_of, rule, unknown
 from secateur.graph.rules.strides import stride_of_units
 
+#: Labels of more numbers than this are not laid out one by one.
+_LAID_OUT = 10_000_000
+
 
 @rule("dequantize")
 @rule("detach", "alias", "clone", "contiguous", "_to_copy", "lift_fresh", "to", "positive", "tril", "triu")
@@ -298,7 +301,19 @@ def _written_into(run, part: Tensor, source: Labels) -> bool:
 
 @rule("as_strided")
 def as_strided(run, func, args, kwargs, out) -> None:
-    """Pooling to one position rewrites strides in place; any other use could mean anything."""
-    if out is args[0]:
+    """Windows that overlap, say: labels that lie in memory as the numbers do come out as these do."""
+    x = args[0]
+    if out is x:
+        # Pooling to one position rewrites strides in place.
         return
-    unknown(run, func, args, kwargs, out)
+    size, stride, offset = (argument(func, args, kwargs, name) for name in ("size", "stride", "storage_offset"))
+    reach = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride()))
+    if reach != x.numel() or reach > _LAID_OUT or offset not in (None, x.storage_offset()):
+        unknown(run, func, args, kwargs, out)
+        return
+
+    def replay(system: Tensor) -> Tensor:
+        laid_out = torch.empty_strided(x.shape, x.stride(), dtype=system.dtype)
+        return laid_out.copy_(system.expand(x.shape)).as_strided(size, stride)
+
+    _moved(run, run.labels(x), replay, out)
