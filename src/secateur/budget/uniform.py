@@ -157,6 +157,8 @@ def narrow_until_said(lanes: Sequence[Lane], kept: dict[str, int], make: Callabl
         UsageError: no such widths.
     """
     first = make(kept)
+    if _is_said(first):
+        return first
     for wanted in _narrower_ones(lanes, kept, make):
         if _is_said(plan := make(wanted)):
             return plan
@@ -169,7 +171,6 @@ def narrow_until_said(lanes: Sequence[Lane], kept: dict[str, int], make: Callabl
 def _narrower_ones(
     lanes: Sequence[Lane], kept: dict[str, int], make: Callable[[dict[str, int]], Plan]
 ) -> Iterator[dict[str, int]]:
-    yield kept
     narrower = {}
     for one in lanes:
         widest = kept[one.name] - one.step

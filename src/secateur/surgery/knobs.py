@@ -38,16 +38,9 @@ class Knob:
     rates: tuple[int, ...]
     effect: dict[Axis, Fraction]
 
-    def turned(self, by: int) -> list[ConfigField]:
-        return _turned(self.fields, self.rates, by)
-
     @property
     def value(self) -> int:
         return self.fields[0].value
-
-
-def _turned(fields: tuple[ConfigField, ...], rates: tuple[int, ...], by: int) -> list[ConfigField]:
-    return [replace(f, value=f.value + rate * by) for f, rate in zip(fields, rates)]
 
 
 @dataclass(frozen=True)
@@ -160,7 +153,7 @@ def _knob(
     """What moves when these fields change together; ``None`` where no change builds a model of the same tensors."""
     value = fields[0].value
     for by in dict.fromkeys((value, value // 2 - value, -1, 1)):
-        turned = _turned(fields, rates, by)
+        turned = [replace(f, value=f.value + rate * by) for f, rate in zip(fields, rates)]
         if by == 0 or any(f.value < 1 for f in turned):
             continue
         try:
