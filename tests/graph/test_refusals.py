@@ -76,6 +76,29 @@ def test_inputs_that_do_not_fit(inputs: object, given: str):
     assert "a tensor, a tuple of arguments, or a dict of keyword arguments" in message
 
 
+def test_tokens_that_are_no_whole_numbers():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 2))
+    with pytest.raises(InputError, match=r"does not run on the example inputs: RuntimeError(.|\n)*float32"):
+        trace(model, torch.randn(2, 3))
+
+
+def test_tokens_and_tables_without_numbers():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.places = nn.Embedding(5, 4), nn.Embedding(7, 4)
+            self.register_buffer("order", torch.arange(7))
+            self.inner, self.out = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.inner(self.words(x) + self.places(self.order[: x.shape[1]])).relu())
+
+    tokens = torch.zeros(1, 3, dtype=torch.int64)
+    widths = trace(Model(), tokens).widths
+    assert trace(Model().to("meta"), tokens.to("meta")).widths == widths
+    assert set(widths.values()) == {4, 6}
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_left_and_noted(training: bool):
     model, example = toys()["residual"]

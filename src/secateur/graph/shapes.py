@@ -275,7 +275,9 @@ def upsample(name: str, args: tuple, kwargs: dict) -> Any:
 @shape_of("embedding")
 def embedding(name: str, args: tuple, kwargs: dict) -> Any:
     weight, indices = args[:2]
-    return None if weight.dim() != 2 else _blank((*indices.shape, weight.shape[1]), weight)
+    if weight.dim() != 2 or indices.dtype not in (torch.int64, torch.int32):
+        return None
+    return _blank((*indices.shape, weight.shape[1]), weight)
 
 
 @shape_of("index")
