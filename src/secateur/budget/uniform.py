@@ -145,8 +145,7 @@ def _trial(graph: PruningGraph, shares: tuple[Share, ...]) -> str:
 def narrow_until_said(lanes: Sequence[Lane], kept: dict[str, int], make: Callable[[dict[str, int]], Plan]) -> Plan:
     """The plan for these widths, or for the nearest narrower ones if a configuration refuses them together.
 
-    Llama, for instance, wants a ``hidden_size`` that is a multiple of the number of heads. First one lane after the
-    other gets narrower beside the rest, and then every lane until it can be said by itself.
+    Llama, for instance, wants a ``hidden_size`` that is a multiple of the number of heads.
 
     Args:
         lanes: in the order in which they are tried.
@@ -171,6 +170,7 @@ def narrow_until_said(lanes: Sequence[Lane], kept: dict[str, int], make: Callabl
 def _narrower_ones(
     lanes: Sequence[Lane], kept: dict[str, int], make: Callable[[dict[str, int]], Plan]
 ) -> Iterator[dict[str, int]]:
+    """What to try next: one lane narrower at a time, the nearest first, and then each as it can be said alone."""
     narrower = {}
     for one in lanes:
         widest = kept[one.name] - one.step

@@ -65,7 +65,8 @@ def _in_evaluation(skeleton: Copy) -> None:
 
 def without_numbers(name: str, tensor: Tensor) -> Tensor:
     """The tensor on the meta device; one of integers keeps its numbers, if it has any: code may look at them."""
-    return tensor.to("cpu" if not (tensor.is_meta or tensor.is_floating_point() or tensor.is_complex()) else _META)
+    is_whole = not (tensor.is_floating_point() or tensor.is_complex())
+    return tensor.to("cpu") if is_whole and not tensor.is_meta else tensor.to(_META)
 
 
 @contextlib.contextmanager
