@@ -221,3 +221,40 @@ def test_what_a_listener_does_not_understand_costs_dry_runs_only(monkeypatch: py
     assert probed(net)[1] > 0
     assert sc.trace(net, TOKENS).widths == widths
     require_exact(net)
+
+
+KEPT: dict[tuple[int, ...], list[int]] = {}
+
+
+def folded(net: nn.Module, y: Tensor, z: Tensor) -> Tensor:
+    """Heads in sizes that the code keeps for every shape, as einops does."""
+    b, n, c = KEPT.setdefault(tuple(map(int, y.shape)), list(y.shape))
+    return y.reshape(b, n, net.heads, c // net.heads).relu().reshape(b, n, c)
+
+
+class Longer(Net):
+    """The same sizes in other places: other labels, and its heads in a module that the other one lacks."""
+
+    def __init__(self) -> None:
+        super().__init__(folded)
+        self.words = nn.Embedding(300, 5)
+        self.inside = Net(folded)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.words(x) + self.inside(self.words(x)).mean(-1, keepdim=True))
+
+
+def test_sizes_that_the_code_kept_since_another_trace_say_nothing():
+    torch.manual_seed(0)
+    tokens = torch.zeros(1, 6, dtype=torch.int64)
+    KEPT.clear()
+    alone = sc.trace(Net(folded), TOKENS).widths
+    KEPT.clear()
+    capture(Longer(), (tokens,))
+    assert {type(n) for sizes in KEPT.values() for n in sizes} >= {SourcedInt}
+    own = capture(Net(folded), (TOKENS,))
+    taken = [system for pairs in own.pairs.values() for pair in pairs for system, _ in pair.taken.systems]
+    assert all(int(system.max()) < own.ledger.count for system in taken)
+    assert {literal.module for literal in own.ledger.literals} <= {"", "first", "aside", "second", "head"}
+    assert sc.trace(Net(folded), TOKENS).widths == alone
+    require_exact(Net(folded))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -114,6 +114,10 @@ class Sources:
 
     def _line(self) -> str:
         return line_of(self._frame())
+
+    def _tells(self, number: Any) -> TypeGuard[SourcedInt]:
+        """Whether a number says where it comes from. One that the code kept since another trace speaks of that one."""
+        return type(number) is SourcedInt and number.doubts is self._doubts
 
     # -- what the code reads ----------------------------------------------------------------------------------------
 
@@ -220,7 +224,7 @@ class Sources:
         """A tensor that is the same everywhere, which fits any size until it meets one: then its own is explained."""
         args = call.args[isinstance(call.args[0], Tensor) :] if call.args else ()
         sizes = args[0] if args and isinstance(args[0], (tuple, list)) else args
-        own = {axis: n for axis, n in enumerate(sizes) if type(n) is SourcedInt}
+        own = {axis: n for axis, n in enumerate(sizes) if self._tells(n)}
         if not own or not self._labels(call.out).is_uniform:
             return self._anything(call)
         self._give(call.out, {axis: number for axis, number in own.items() if axis < call.out.dim()})
@@ -232,7 +236,7 @@ class Sources:
         shape = self._sizes(call.args[0], call.args[0].shape) if call.args else ()
         if not call.args or not self._labels(call.out).is_uniform:
             return self._anything(call)
-        self._give(call.out, {axis: n for axis, n in enumerate(shape) if type(n) is SourcedInt})
+        self._give(call.out, {axis: n for axis, n in enumerate(shape) if self._tells(n)})
         doubt_numbers((call.args[1:], call.kwargs))
         return call.out
 
@@ -281,7 +285,7 @@ class Sources:
             given = [(bound, end) for bound, end in zip((part.start, part.stop), ends) if bound is not None]
             # From the beginning on, whatever is cut.
             given = [(bound, end) for bound, end in given if not (type(bound) is int and bound == end == 0)]
-            sources = [(bound, end) for bound, end in given if isinstance(bound, SourcedInt) and plain(bound) == end]
+            sources = [(bound, end) for bound, end in given if self._tells(bound) and plain(bound) == end]
             if part.step is not None or len(sources) < len(given):
                 continue
             for bound, end in sources:
@@ -314,7 +318,7 @@ class Sources:
         systems = self._labels(out).systems
         labelled = self._labelled(systems)
         for k, size in enumerate(sizes):
-            if type(size) is not SourcedInt:
+            if not self._tells(size):
                 # One is inferred from all others.
                 if first + k in labelled and not (type(size) is int and size == -1):
                     self._doubts.about(self._ledger.axis(systems, first + k, out.shape[first + k]))
