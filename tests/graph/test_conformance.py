@@ -139,6 +139,7 @@ LEAST = {
     "dataclass_out": 2,
     "parameter_list": 3,
     "own_statistics": 3,
+    "plain_tables": 3,
     "checkpoint": 2,
     "own_function": 3,
     "own_forward": 2,

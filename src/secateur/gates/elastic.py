@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from secateur.gates.interpolate import pooling
 from secateur.gates.width import Pair
 from secateur.graph import Group, PruningGraph, sizes
-from secateur.graph.clone import tensors_of
+from secateur.graph.clone import Mould
 
 Pairs = Mapping[str, Pair]
 
@@ -123,7 +123,8 @@ class Elastic:
         self.model = graph.model
         self.groups: dict[str, Group] = {name: graph[name] for name in counts}
         self.dense = {name: group.width for name, group in self.groups.items()}
-        shapes = {name: tuple(t.shape) for kind in tensors_of(graph.model) for name, t in kind.items()}
+        mould = Mould(graph.model)
+        shapes = {name: tuple(t.shape) for name, t in mould.tensors.items()}
         parts: dict[tuple[str, int], dict[str, np.ndarray]] = {}
         for name, group in self.groups.items():
             for member in group.members:
@@ -133,7 +134,7 @@ class Elastic:
         self._axes: dict[str, list[int]] = {}
         for tensor, axis in self.lines:
             self._axes.setdefault(tensor, []).append(axis)
-        self._places = _places(graph.model)
+        self._places = _places(mould)
         self._sizes = _Sizes(graph, self.groups)
 
     @contextmanager
@@ -171,14 +172,14 @@ class Elastic:
             self._sizes.follow(self.model, self.dense)
 
 
-def _places(model: nn.Module) -> dict[str, list[tuple[dict[str, Any], str]]]:
+def _places(mould: Mould) -> dict[str, list[tuple[dict[str, Any], str]]]:
     """Where modules hold each tensor: more than one place for a tied one."""
-    names = {id(t): name for kind in tensors_of(model) for name, t in kind.items()}
+    names = {id(t): name for name, t in mould.tensors.items()}
     found: dict[str, list[tuple[dict[str, Any], str]]] = {}
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
+    for _, module in mould.modules:
+        for held in (module._parameters, module._buffers, module.__dict__):
             for key, tensor in held.items():
-                if tensor is not None and id(tensor) in names:
+                if isinstance(tensor, Tensor) and id(tensor) in names:
                     found.setdefault(names[id(tensor)], []).append((held, key))
     return found
 

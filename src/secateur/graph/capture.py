@@ -366,7 +366,7 @@ class Run(Dispatch):
 
 
 def label_parameters(ledger: Ledger, skeleton: Copy) -> None:
-    """Fresh labels for every axis of every parameter and floating-point buffer that is longer than one.
+    """Fresh labels for every axis of every parameter, floating-point buffer and constant that is longer than one.
 
     The taps of a convolution's kernel bear none, because nobody cuts a 3x3 kernel to 2x3.
     """
@@ -436,6 +436,8 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
         output = skeleton.model(*args, **kwargs)
     unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]
     idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}
+    # A tensor that a hook, say, keeps in an attribute.
+    ledger.forget({name for name, _ in unused} & mould.constants.keys())
     for _, tensor in unused:
         ledger.lock_systems(run.labels(tensor).systems, "not used when the model runs on the example inputs")
     given = list(output_tensors(output))

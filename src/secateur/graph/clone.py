@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils.hooks import RemovableHandle
 
+from secateur.graph.constants import is_constant
+
 #: What a copy may share with its original: values, and code.
 _SHARED = frozenset(
     (
@@ -72,11 +74,6 @@ def parameter_of(model: nn.Module, name: str) -> Tensor | None:
     return None if module is None else module._parameters.get(own)
 
 
-def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Parameters and buffers by their first names."""
-    return _tensors_in(modules_of(model))
-
-
 def _tensors_in(modules: list[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Parameters and buffers of some modules by their first names."""
     kinds: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
@@ -105,7 +102,7 @@ class Copy:
 
     Attributes:
         modules: with their paths, the model itself first.
-        tensors: its parameters, then its buffers, by their first names.
+        tensors: its parameters, then its buffers, then its constants, by their first names.
     """
 
     modules: list[tuple[str, nn.Module]]
@@ -132,6 +129,23 @@ class Mould:
     def model(self) -> nn.Module:
         return self.modules[0][1]
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters, then buffers, then constants."""
+        return {**self.parameters, **self.buffers, **self.constants}
+
+    @functools.cached_property
+    def constants(self) -> dict[str, Tensor]:
+        """Tensors that modules hold without having registered them, see ``constants.py``; by their first names."""
+        seen = {id(t) for held in (self.parameters, self.buffers) for t in held.values()}
+        found: dict[str, Tensor] = {}
+        for part in self._parts:
+            for name, value in part.other:
+                if isinstance(value, Tensor) and id(value) not in seen and is_constant(part.module, name, value):
+                    seen.add(id(value))
+                    found[f"{part.path}.{name}" if part.path else name] = value
+        return found
+
     @functools.cached_property
     def _parts(self) -> list[_Part]:
         return [_Part(path, module) for path, module in self.modules]
@@ -149,8 +163,9 @@ class Mould:
             if attributes := vars(parameter):
                 vars(new).update(attributes)
             memo[id(parameter)] = tensors[name] = new
-        for name, buffer in self.buffers.items():
-            memo[id(buffer)] = tensors[name] = change(name, buffer.detach())
+        for kind in (self.buffers, self.constants):
+            for name, tensor in kind.items():
+                memo[id(tensor)] = tensors[name] = change(name, tensor.detach())
         modules: list[tuple[str, nn.Module]] = []
         for part in self._parts:
             new = memo[id(part.module)] = _blank(part.module.__class__)

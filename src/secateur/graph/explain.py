@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from secateur._errors import UnknownName
+from secateur.graph.clone import Mould
 from secateur.graph.explanation import Explanation, GroupExplanation, Tie
 from secateur.graph.groups import Member
 from secateur.graph.labels import labels_of
@@ -65,11 +66,16 @@ class Explainer:
         tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
         parameters = set(tensors)
         tensors |= dict(model.named_buffers(remove_duplicate=False))
+        # Of those that did not run nothing is known.
+        constants = {
+            n: t for n, t in Mould(model).constants.items() if any((n, a) in self._axes for a in range(t.dim()))
+        }
+        tensors |= constants
         own = [n for n in tensors if not name or n.startswith(f"{name}.")]
         if name in modules and own:
             return self._of_tensors(name, _describe(modules[name]), own, tensors)
         if name in tensors:
-            kind = "parameter" if name in parameters else "buffer"
+            kind = "parameter" if name in parameters else "constant" if name in constants else "buffer"
             return self._of_tensors(name, f"{kind} of shape {tuple(tensors[name].shape)}", [name], tensors)
         for k, group in enumerate(self.graph.groups):
             if group.name == name:

@@ -17,7 +17,7 @@ class Member:
     """One axis of one tensor on which the units of a group lie.
 
     Attributes:
-        tensor: name of the parameter or buffer.
+        tensor: name of the parameter, buffer or constant.
         axis: which axis.
         role: ``"out"`` (the rows that produce the units), ``"in"`` (the columns that read them) or ``"along"`` (one
             number per unit: biases, norms, statistics).

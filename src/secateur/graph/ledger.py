@@ -7,7 +7,7 @@ is a ``meet`` followed by a ``reduce``. Every rule of ``rules.py`` is made of th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from secateur.graph.labels import (
 
 
 class ParameterAxis(NamedTuple):
-    """One axis of one parameter or buffer; its labels are ``start .. start + size - 1``."""
+    """One axis of one parameter, buffer or constant; its labels are ``start .. start + size - 1``."""
 
     tensor: str
     axis: int
@@ -159,6 +159,11 @@ class Ledger:
         if lines:
             self._fresh[lines[0].untyped_storage()._cdata] = lines[0]
         return lines
+
+    def forget(self, tensors: Collection[str]) -> None:
+        """Nothing is said of these tensors any more."""
+        if tensors:
+            self.axes = [axis for axis in self.axes if axis.tensor not in tensors]
 
     def tie(self, a: Tensor, b: Tensor, where: str) -> None:
         """Elements that lie on one another share their fate. ``a`` and ``b`` have the same shape.

@@ -67,10 +67,10 @@ class Prober:
         return self.findings.lock(locks) if locks else self.findings
 
     def _on_buffers(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Groups that can be cut and lie on no parameter: one buffer of each, and the labels of its units there."""
-        buffers = self.recorded.mould.buffers
+        """Groups that can be cut and lie on no parameter: a tensor of each, and the labels of its units there."""
+        parameters = self.recorded.mould.parameters
         for group in self.findings.groups:
-            if not group.locked and all(m.tensor in buffers for m in group.members):
+            if not group.locked and not any(m.tensor in parameters for m in group.members):
                 member = group.members[0]
                 axes = self.recorded.ledger.axes
                 start = next(a.start for a in axes if (a.tensor, a.axis) == (member.tensor, member.axis))

@@ -16,7 +16,7 @@ from secateur._errors import UnknownName, UsageError
 from secateur.graph.admit import elsewhere
 from secateur.graph.blocks import Block
 from secateur.graph.capture import Capture, capture
-from secateur.graph.clone import tensors_of
+from secateur.graph.clone import Mould
 from secateur.graph.cost import Cost, Meter, Polynomial
 from secateur.graph.explain import Explainer
 from secateur.graph.explanation import Explanation
@@ -42,7 +42,7 @@ class PruningGraph:
         warnings: what the reader should know of how the trace was made.
         fingerprint: of the architecture; plans carry it.
         selectors: paths of the layers that select the channels that they read.
-        tensors: names of all parameters and buffers.
+        tensors: names of all parameters, buffers and constants.
     """
 
     def __init__(self, model: nn.Module, example: Any, recorded: Capture, settled: Settled):
@@ -59,7 +59,7 @@ class PruningGraph:
         mould = recorded.mould
         self.fingerprint = fingerprint(mould)
         self.selectors = tuple(selectors_of(mould))
-        self.tensors = mould.parameters.keys() | mould.buffers.keys()
+        self.tensors = mould.tensors.keys()
         self._parameters = [name for name, p in mould.parameters.items() if p.numel()]
         self._by_name = {g.name: k for k, g in enumerate(self.groups)}
         self._full, self._module_terms = self._build_polynomial()
@@ -219,7 +219,7 @@ class PruningGraph:
         if self.skipped:
             # A tied parameter counts once, as long as one of its places is left.
             held = {id(p) for n, p in self.model.named_parameters(remove_duplicate=False) if not self.is_skipped(n)}
-            own = tensors_of(self.model)[0]
+            own = Mould(self.model).parameters
             parameters = [name for name in parameters if id(own[name]) in held]
         macs = [(coefficient, axes) for _, coefficient, axes in by_module]
         params = [(self.ledger.taps.get(name, 1), by_name.get(name, ())) for name in parameters]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from secateur._errors import PlanError
 from secateur.graph import sizes
 from secateur.graph.adapters import adapt
 from secateur.graph.clone import Mould, modules_of
@@ -84,6 +85,19 @@ def shrunk(name: str, tensor: Tensor, plan: Plan, pool: Pool) -> Tensor:
     return tensor.reshape(shape) if moved else tensor
 
 
+def _check_constants(mould: Mould, plan: Plan) -> None:
+    """Refuse a plan whose constants had other sizes; a fingerprint is only of what a model registers."""
+    for name in mould.constants.keys() & plan.slices.keys():
+        shape = tuple(mould.constants[name].shape)
+        for axis, runs in plan.slices[name].items():
+            last = int(bounds(runs)[1][-1]) - 1
+            if axis >= len(shape) or last >= shape[axis]:
+                raise PlanError(
+                    f"the plan keeps entry {last} of axis {axis} of {name}, which has the shape {shape} here"
+                    "\nbuild the model with the same arguments as when it was traced, or trace it again"
+                )
+
+
 @no_collection()
 def cut(model: nn.Module, plan: Plan) -> nn.Module:
     """Build the smaller model that a plan describes.
@@ -106,6 +120,7 @@ def cut(model: nn.Module, plan: Plan) -> nn.Module:
         model = with_selectors(model, plan.selectors)
     mould = Mould(model)
     check_fingerprint(mould, plan)
+    _check_constants(mould, plan)
     catch_up(model)
     pool = Pool()
     copied = mould.cast(lambda name, t: shrunk(name, t, plan, pool))

@@ -184,12 +184,11 @@ def check_fingerprint(mould: nn.Module | Mould, plan: Plan) -> None:
     mark = fingerprint(mould)
     if mark == plan.fingerprint:
         return
-    model = mould.model if isinstance(mould, Mould) else mould
-    already = getattr(model, "secateur_plan", None)
+    mould = mould if isinstance(mould, Mould) else Mould(mould)
+    already = getattr(mould.model, "secateur_plan", None)
     if isinstance(already, Plan):
         raise PlanError("this model was cut already\napply a plan to the dense model that it was made for")
-    shapes = {name: tuple(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
-    missing = [name for name in plan.slices if name not in shapes]
+    missing = [name for name in plan.slices if name not in mould.tensors]
     text = f"\nthe plan names tensors that the model lacks: {', '.join(missing[:5])}" if missing else ""
     raise PlanError(
         f"the plan was made for another model (fingerprint {plan.fingerprint}, this one has {mark})"

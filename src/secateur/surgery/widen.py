@@ -13,7 +13,6 @@ import numpy as np
 
 from secateur._errors import UsageError
 from secateur.graph import PruningGraph
-from secateur.graph.clone import tensors_of
 from secateur.surgery.plan import GroupPlan, Plan, Size, fingerprint
 from secateur.surgery.ranges import to_runs
 
@@ -46,11 +45,10 @@ def widen(graph: PruningGraph, widths: Mapping[str, int]) -> Plan:
         member = group.members[0]
         first = classes[starts[member.tensor, member.axis] + member.positions[:, 0]]
         times[first] = np.diff(np.arange(group.width + 1) * width // group.width)
-    known = {name for kind in tensors_of(graph.model) for name in kind}
     slices: dict[str, dict[int, str]] = {}
     for axis in graph.ledger.axes:
         here = classes[axis.start : axis.start + axis.size]
-        if axis.tensor in known and (times[here] != 1).any():
+        if axis.tensor in graph.tensors and (times[here] != 1).any():
             slices.setdefault(axis.tensor, {})[axis.axis] = to_runs(_repeated(here, times))
     sizes = {}
     for literal in graph.literals:

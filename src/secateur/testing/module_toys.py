@@ -1,4 +1,4 @@
-"""Toy models in which the Python around the operations is unusual: parametrised weights, outputs, branches, buffers."""
+"""Toy models in which the Python around the operations is unusual: parametrised weights, outputs, branches, tables."""
 
 from __future__ import annotations
 
@@ -113,6 +113,24 @@ class OwnStatistics(Image):
         return self.last((x - self.mean.view(1, -1, 1, 1)).relu()).relu()
 
 
+class PlainTables(Image):
+    """Tensors that are neither parameters nor buffers: a shift for every channel, one for every place."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.stem, self.a, self.last = conv_bn(3, 6), nn.Conv2d(6, 7, 3, padding=1), conv_bn(7, 8)
+        self.shift = torch.randn(7)
+        self.places = self._waves(6, 8)
+
+    def _waves(self, channels: int, size: int) -> Tensor:
+        self.rates = torch.rand(channels, 1, 1)
+        return torch.sin(self.rates * torch.arange(size * size).view(size, size))
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.a((self.stem(x) + self.places.to(x)).relu())
+        return self.last((x - self.shift.view(1, -1, 1, 1)).relu()).relu()
+
+
 class Siamese(nn.Module):
     """One trunk for two inputs, compared by their difference and by an angle."""
 
@@ -214,6 +232,7 @@ def module_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "dataclass_out": DataclassOut,
         "parameter_list": ParameterLists,
         "own_statistics": OwnStatistics,
+        "plain_tables": PlainTables,
         "checkpoint": lambda: Checkpointed(reentrant=False),
         "own_function": OwnFunction,
         "own_forward": OwnForward,

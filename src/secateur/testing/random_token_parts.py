@@ -19,7 +19,10 @@ class Embed(TokenPart):
     def draw_for(self, draw: Draw, x: Tensor) -> None:
         width = draw.width()
         self.linear, self.norm = draw.linear(x.shape[2], width), draw.token_norm(width)
-        self.position = nn.Parameter(torch.randn(1, x.shape[1], width)) if draw.chance(0.5) else None
+        self.position = torch.randn(1, x.shape[1], width) if draw.chance(0.5) else None
+        # No draw decides, as one more would change the networks that once failed.
+        if self.position is not None and width % 2:
+            self.position = nn.Parameter(self.position)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear(x)
