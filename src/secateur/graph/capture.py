@@ -8,73 +8,27 @@ that way; those run on the real tensors, which the skeleton then shares.
 from __future__ import annotations
 
 import math
-import sys
-import types
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
-from secateur._errors import InputError
 from secateur.graph.admit import admitted, does_not_run, oddity
-from secateur.graph.blocks import FOLLOWED, Block, Trails
+from secateur.graph.blocks import Block
 from secateur.graph.clone import Copy, Mould
 from secateur.graph.doubts import Doubts, Pair
-from secateur.graph.functions import call_function
-from secateur.graph.labels import FIXED, Labels, along, varying
-from secateur.graph.leaves import Leaf, undispatched, unheard
-from secateur.graph.ledger import AxisRef, Ledger, Literal, ParameterAxis, Site
+from secateur.graph.following import Operation, Run, follow
+from secateur.graph.labels import Labels, along
+from secateur.graph.ledger import Ledger, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
-from secateur.graph.memos import nothing_remembered
-from secateur.graph.meta import MADE, MetaMemory
+from secateur.graph.meta import MetaMemory
 from secateur.graph.recurrent import tie_states
-from secateur.graph.rules import EXPLAINING, argument, lookup
-from secateur.graph.rules.experts import LOOKING_UP, PASSING, WRITING
-from secateur.graph.size_watch import SizeWatch
-from secateur.graph.skeleton import (
-    Dispatch,
-    ModuleStack,
-    is_model_code,
-    plain_kernels,
-    skeleton_of,
-    without_numbers,
-)
+from secateur.graph.skeleton import skeleton_of, without_numbers
 from secateur.graph.sourced import name_attributes
-from secateur.graph.sources import Scale, Sources, line_of
-from secateur.graph.trees import copied, map_tensors, output_tensors, plain_tensor, tensors
-
-_ATTRIBUTE = "_secateur_labels"
-_POINTS_AT = "_secateur_points_at"
-
-
-class Operation(NamedTuple):
-    """One ATen operation that ran.
-
-    Attributes:
-        name: without overload.
-        module: path of the module whose code ran it.
-        ordinal: how many operations of that name this module had run before.
-        shapes: of its results.
-        outputs: label systems of its results.
-        inputs: label systems of its tensor arguments, all in one.
-        numbers: numbers that it was given as values.
-        span: of a slice: the axis, the first index and the one behind the last.
-        counts: arguments, by name, that have to be the length of an axis (the groups of a group norm).
-    """
-
-    name: str
-    module: str
-    ordinal: int
-    shapes: tuple[tuple[int, ...], ...]
-    outputs: tuple[tuple[Tensor, ...], ...]
-    inputs: tuple[Tensor, ...]
-    numbers: tuple[float, ...]
-    span: tuple[int, int, int] | None
-    counts: tuple[tuple[str, AxisRef], ...]
+from secateur.graph.sources import Scale
+from secateur.graph.training_parts import callers_of, in_training
+from secateur.graph.trees import map_tensors, plain_tensor
 
 
 @dataclass(frozen=True)
@@ -84,6 +38,7 @@ class Capture:
     Attributes:
         ledger: what was written down.
         operations: what ran, in order.
+        sites: operations that read across units.
         entering: label systems that entered each module.
         mould: the model, taken apart to be copied.
         skeleton: the copy on which the pass ran.
@@ -91,13 +46,16 @@ class Capture:
         on_meta: without numbers.
         memory: results on the meta device.
         doubts: what the code did with sizes of which it is not known that it follows a cut.
-        idle: modules that did not run.
+        unused: names of the tensors that no operation was given.
         blocks: modules that can be left out as a whole.
         pairs, scales: what the code did with sizes, see ``Sources``.
+        callers: modules that were in training mode, see ``training_parts.py``.
+        in_training: a second pass, in which parts ran that run only in training.
     """
 
     ledger: Ledger
     operations: list[Operation]
+    sites: list[Site]
     entering: dict[str, list[Tensor]]
     mould: Mould
     skeleton: nn.Module
@@ -105,10 +63,22 @@ class Capture:
     on_meta: bool
     memory: MetaMemory
     doubts: Doubts
-    idle: set[str]
+    unused: set[str]
     blocks: list[Block]
     pairs: dict[int, list[Pair]]
     scales: dict[int, Scale]
+    callers: tuple[str, ...] = ()
+    in_training: Capture | None = None
+
+    @property
+    def never_used(self) -> set[str]:
+        """Names of the tensors that no operation is given in training either."""
+        return self.unused if self.in_training is None else self.unused & self.in_training.unused
+
+    @property
+    def idle(self) -> set[str]:
+        """Modules that hold parameters that are never used."""
+        return {name.rpartition(".")[0] for name in self.never_used & self.mould.parameters.keys()}
 
 
 def as_call(example_inputs: Any) -> tuple[tuple, dict]:
@@ -120,263 +90,18 @@ def as_call(example_inputs: Any) -> tuple[tuple, dict]:
     return (example_inputs,), {}
 
 
-#: Operations whose numbers are values, not sizes: one that depends on a width makes another function of the cut model.
-_OF_VALUES = {"full", "full_like", "new_full", "fill", "fill_", "scalar_tensor", "scaled_dot_product_attention"}
-
-
-@cache
-def name_of(func: Any) -> str:
-    """The name of an operation without its overload."""
-    return func.overloadpacket.__name__
-
-
-@cache
-def takes_numbers(func: Any) -> bool:
-    """Whether an operation takes numbers as values."""
-    return torch.Tag.pointwise in func.tags or name_of(func) in _OF_VALUES
-
-
-def numbers(func: Any, args: tuple, kwargs: dict) -> tuple[float, ...]:
-    """The numbers given to an operation that takes them as values, also from real tensors of one element.
-
-    In a pass over real tensors only those count that no operation made: PyTorch wraps Python numbers that way.
-    """
-    found = []
-    for value in (*args, *kwargs.values()):
-        kind = type(value)
-        if kind is float or kind is int:
-            found.append(value)
-        elif isinstance(value, Tensor) and not value.is_meta and value.numel() == 1 and not hasattr(value, MADE):
-            found.append(value.item())
-    return tuple(found)
-
-
-def span(func: Any, args: tuple, kwargs: dict) -> tuple[int, int, int]:
-    """The axis of a slice, its first index and the one behind its last."""
-    size = args[0].shape[axis := argument(func, args, kwargs, "dim", 0) % args[0].dim()]
-    start, end = argument(func, args, kwargs, "start"), argument(func, args, kwargs, "end")
-    first, last = (min(max(k + size if k < 0 else k, 0), size) for k in (start or 0, size if end is None else end))
-    return axis, first, last
-
-
-class Run(Dispatch):
-    """The dispatch mode under which the skeleton runs; rules read and write labels through it."""
-
-    def __init__(self, ledger: Ledger, skeleton: Copy, perform: MetaMemory):
-        super().__init__()
-        self.ledger = ledger
-        ledger.here = self.where
-        self.perform = perform
-        self.trails = Trails()
-        self.stack = ModuleStack(skeleton, self.entered, self.left, self.layer)
-        self.entering: dict[str, list[Tensor]] = {}
-        self.operations: list[Operation] = []
-        self._counts: dict[tuple[str, str], int] = {}
-        #: Of operations: name, rule, and whether numbers given to them are values.
-        self._kinds: dict[Any, tuple[str, Any, bool]] = {}
-        self.used: set[int] = set()
-        # Storages that were written into: what was the same number everywhere is that no more. A weak reference
-        # keeps others from their addresses.
-        self._written: dict[int, StorageWeakRef] = {}
-        self._pointing = False
-        self._expected: list[tuple[str, AxisRef]] = []
-        self._name = ""
-        self._ordinal = 0
-        self.doubts = Doubts()
-        self.sources = Sources(ledger, self.labels, self.operations, self.frame, self.doubts, self.call)
-
-    def close(self) -> None:
-        """Let go of the skeleton: what is written down outlives it, and circles would keep it until they are found."""
-        self.ledger.here = str
-        del self.stack, self.sources
-
-    @property
-    def module(self) -> str:
-        return self.stack.path
-
-    def labels(self, tensor: Tensor) -> Labels:
-        own = getattr(tensor, _ATTRIBUTE, FIXED)
-        if own.is_uniform and self._written and tensor.untyped_storage()._cdata in self._written:
-            return FIXED
-        return own
-
-    def set(self, tensor: Tensor, labels: Labels) -> None:
-        setattr(tensor, _ATTRIBUTE, labels)
-
-    def where(self, func: Any = None) -> str:
-        """The running operation in words."""
-        return f"{self.module or 'the model'} ({self._name})"
-
-    def source(self) -> str:
-        """The line of the model's own code that asked for the running operation."""
-        return line_of(self.frame())
-
-    @staticmethod
-    def frame() -> types.FrameType | None:
-        """The innermost frame of the model's own code."""
-        frame: types.FrameType | None = sys._getframe(1)
-        while frame is not None and not is_model_code(frame.f_code.co_filename):
-            frame = frame.f_back
-        return frame
-
-    def reads(self, func: Any, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
-        """Note that the running operation reads across labelled elements along ``dims``."""
-        self._read(self._name, self._ordinal, argument, systems, dims)
-
-    def reads_inside(self, name: str, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
-        """The same of an operation that PyTorch runs inside of the running one, and in a masked model for it.
-
-        It has to be said of every one, whether it reads across units or not, because they are counted.
-        """
-        self._read(name, self._count(self.module, name), argument, systems, dims)
-
-    def _read(self, name: str, ordinal: int, argument: int, systems: Sequence[Tensor], dims: Any) -> None:
-        wanted = set(dims)
-        crossed = tuple(s for s in systems if wanted & set(varying(s)))
-        if crossed:
-            self.ledger.sites.append(Site(self.module, name, ordinal, argument, tuple(sorted(wanted)), crossed))
-
-    def _count(self, module: str, name: str) -> int:
-        """Count one more operation of a name, and say how many the module had run before."""
-        key = module, name
-        self._counts[key] = count = self._counts.get(key, -1) + 1
-        return count
-
-    def point(self, index: Tensor, line: Tensor) -> None:
-        """Note that the numbers in ``index`` are places on an axis with the labels ``line``."""
-        setattr(index, _POINTS_AT, line)
-        self._pointing = True
-
-    def points_at(self, index: Any) -> Tensor | None:
-        """The labels that the numbers in a tensor point at."""
-        return getattr(index, _POINTS_AT, None)
-
-    def follow(self, attribute: str, ref: AxisRef) -> None:
-        """Note that an attribute of the running module, if it has it, is the length of an axis."""
-        self.ledger.literals.append(Literal(self.module, attribute, ref))
-
-    def _carry_points(self, name: str, flat: list[Tensor], outs: list[Tensor]) -> None:
-        for place, t in enumerate(flat):
-            line = self.points_at(t)
-            if line is None or (place and name in LOOKING_UP) or name in WRITING:
-                continue
-            # Places that are looked up themselves are places still.
-            if name in PASSING or name in LOOKING_UP:
-                for out in outs:
-                    setattr(out, _POINTS_AT, line)
-            else:
-                self.ledger.lock(line, f"indices into it are used as numbers in {self.where()}{self.source()}")
-
-    def counts(self, name: str, attribute: str, ref: AxisRef) -> None:
-        """Note that an argument of the running operation is the length of an axis; modules keep it as ``attribute``."""
-        if ref.systems:
-            self._expected.append((name, ref))
-            self.ledger.literals.append(Literal(self.module, attribute, ref))
-
-    def passes(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        if torch._C._len_torch_function_stack():
-            # Those who listen to PyTorch's functions did not hear this one.
-            self.doubts.always = True
-        return self.operation(func, args, kwargs, tensors((args, kwargs)))
-
-    def operation(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
-        """Run one operation, whose tensors are ``flat``, and let the labels follow it."""
-        out = self.perform(func, args, kwargs, flat)
-        inputs: tuple[Tensor, ...] = ()
-        constant = False
-        for t in flat:
-            own = getattr(t, _ATTRIBUTE, FIXED)
-            inputs += own.systems
-            constant |= own.is_uniform and t.numel() > 1
-            self.used.add(id(t))
-        # Operations are slow to look up, so once is enough.
-        kind = self._kinds.get(func)
-        if kind is None:
-            kind = self._kinds[func] = name_of(func), lookup(func), takes_numbers(func)
-        name, apply, numbered = kind
-        module, self._name = self.stack.paths[-1], name
-        if constant and inputs and apply not in EXPLAINING:
-            # A constant of a size of its own.
-            self.doubts.about_systems(inputs)
-        self._expected = []
-        self._ordinal = self._count(module, name)
-        try:
-            apply(self, func, args, kwargs, out)
-        except Exception as error:
-            # A rule that does not understand its arguments must cost freedom, never correctness.
-            reason = f"reaches {self.where()}, whose rule failed: {type(error).__name__}: {error}{self.source()}"
-            self.ledger.lock_systems(inputs, reason)
-        if name == "empty":
-            # Nothing that anybody has to follow; PyTorch makes some on its way from a layer to its operation.
-            return out
-        if name[-1] == "_" and flat and (name != "fill_" or flat[0]._is_view()):
-            storage = flat[0].untyped_storage()
-            self._written[storage._cdata] = StorageWeakRef(storage)
-        outs = [out] if type(out) is Tensor else tensors(out)
-        if outs and outs[0].is_nested:
-            raise InputError(f"nested tensors have no shape to follow{self.source()}\ntrace with padded ones")
-        self.perform.mark(outs)
-        if self._pointing:
-            self._carry_points(name, flat, outs)
-        if name in FOLLOWED:
-            self.trails.operation(name, flat, outs)
-        self.operations.append(
-            Operation(
-                name,
-                module,
-                self._ordinal,
-                tuple([t.shape for t in outs]),
-                tuple([getattr(t, _ATTRIBUTE, FIXED).systems for t in outs]),
-                inputs,
-                numbers(func, args, kwargs) if numbered else (),
-                span(func, args, kwargs) if name == "slice" and argument(func, args, kwargs, "step", 1) == 1 else None,
-                tuple(self._expected),
-            )
-        )
-        return out
-
-    def layer(self, path: str, module: nn.Module, leaf: Leaf, x: Tensor) -> Tensor | None:
-        """Run one of PyTorch's own layers. None of them adds anything to what enters, so no trail begins here."""
-        entering = getattr(x, _ATTRIBUTE, FIXED).systems
-        self.stack.paths.append(path)
-        try:
-            with undispatched():
-                output = leaf(module, x, self.operation)
-        finally:
-            self.stack.paths.pop()
-        if output is not None:
-            self.entering.setdefault(path, []).extend(entering)
-        return output
-
-    def call(self, func: Any, args: tuple, kwargs: dict) -> Any:
-        """Call one of PyTorch's functions for the model's own code, directly where that can be done."""
-        return call_function(func, args, kwargs, self.operation)
-
-    def entered(self, module: str, args: tuple, kwargs: dict) -> None:
-        """Note what enters a module."""
-        with unheard():
-            given = tensors((args, kwargs))
-            self.entering.setdefault(module, []).extend(s for t in given for s in getattr(t, _ATTRIBUTE, FIXED).systems)
-            self.trails.enter(module, *((given[0], self.labels(given[0]).systems) if given else (None, ())))
-
-    def left(self, module: str, output: Any) -> None:
-        """Note what a module gives back."""
-        with unheard():
-            self.trails.leave(module, output)
-
-
-def label_parameters(ledger: Ledger, skeleton: Copy) -> None:
+def label_parameters(run: Run, skeleton: Copy) -> None:
     """Fresh labels for every axis of every parameter, floating-point buffer and constant that is longer than one.
 
     The taps of a convolution's kernel bear none, because nobody cuts a 3x3 kernel to 2x3.
     """
-    held = skeleton.tensors
+    ledger, held = run.ledger, skeleton.tensors
     kernels = {id(m._parameters.get("weight")) for _, m in skeleton.modules if isinstance(m, nn.modules.conv._ConvNd)}
     odd = {name: reason for name, tensor in held.items() if (reason := oddity(tensor))}
     labelled: list[tuple[str, Tensor, list[tuple[int, int]]]] = []
     weight = Labels(is_weight=True)
     for name, tensor in held.items():
-        setattr(tensor, _ATTRIBUTE, weight)
+        run.set(tensor, weight)
         if tensor.is_floating_point() or name in odd:
             shape = tensor.shape
             if id(tensor) in kernels:
@@ -394,7 +119,7 @@ def label_parameters(ledger: Ledger, skeleton: Copy) -> None:
             start += size
         if name in odd:
             ledger.lock_systems(systems, f"meets {name}, which {odd[name]}")
-        setattr(tensor, _ATTRIBUTE, Labels(tuple(systems), is_weight=True))
+        run.set(tensor, Labels(tuple(systems), is_weight=True))
 
 
 def capture(model: nn.Module, example_inputs: Any) -> Capture:
@@ -424,48 +149,71 @@ def _capture(mould: Mould, call: tuple[tuple, dict], on_meta: bool) -> Capture:
         skeleton = skeleton_of(mould, lambda _, t: t)
         device = next((p.device for p in skeleton.model.parameters()), torch.device("cpu"))
         inputs = map_tensors(call, lambda t: plain_tensor(t).to(device))
-    ledger, memory = Ledger(), MetaMemory(on_meta)
-    args, kwargs = copied(inputs)
-    memory.mark([*output_tensors((args, kwargs))])
-    label_parameters(ledger, skeleton)
-    tie_states(ledger, skeleton)
-    run = Run(ledger, skeleton, memory)
+    run = Run(Ledger(), skeleton, MetaMemory(on_meta))
+    label_parameters(run, skeleton)
+    tie_states(run.ledger, skeleton)
     name_attributes(skeleton.modules, run.doubts)
-    watch = SizeWatch(dict(skeleton.modules), lambda: run.module, run.call, run.sources.run)
-    with plain_kernels(), nothing_remembered(skeleton.modules), run.stack, watch, run:
-        output = skeleton.model(*args, **kwargs)
-    unused = [(name, t) for name, t in skeleton.tensors.items() if id(t) not in run.used]
-    idle = {name.rpartition(".")[0] for name, tensor in unused if isinstance(tensor, nn.Parameter)}
+    found = _followed(run, mould, skeleton, inputs)
+    if on_meta:
+        found = _with_training(found, skeleton)
+    else:
+        # On real values the code of the model may take another branch.
+        found.doubts.always = True
+    unused = found.never_used
     # A tensor that a hook, say, keeps in an attribute.
-    ledger.forget({name for name, _ in unused} & mould.constants.keys())
-    for _, tensor in unused:
-        ledger.lock_systems(run.labels(tensor).systems, "not used when the model runs on the example inputs")
-    given = list(output_tensors(output))
-    if not given:
-        raise InputError(f"the model gives back no tensor: {type(output).__name__}\nnothing could be proven of a cut")
-    for tensor in given:
-        ledger.lock_systems(run.labels(tensor).systems, "reaches the model's output")
-        if (line := run.points_at(tensor)) is not None:
-            ledger.lock(line, "indices into it reach the model's output")
+    found.ledger.forget(unused & mould.constants.keys())
+    for name, tensor in skeleton.tensors.items():
+        if name in unused:
+            reason = "not used when the model runs on the example inputs"
+            found.ledger.lock_systems(run.labels(tensor).systems, reason)
+    return found
+
+
+def _followed(
+    run: Run, mould: Mould, skeleton: Copy, inputs: tuple[tuple, dict], callers: tuple[str, ...] = ()
+) -> Capture:
+    """One pass, with the ``callers`` in training mode."""
+    with in_training(skeleton.model, callers):
+        follow(run, skeleton, inputs)
     lock_marked(run, skeleton)
-    blocks = run.trails.blocks()
-    sources = run.sources
+    blocks, sources = run.trails.blocks(), run.sources
     sources.finish()
     run.close()
-    # On real values the code of the model may take another branch.
-    run.doubts.always |= not on_meta
     return Capture(
-        ledger=ledger,
+        ledger=run.ledger,
         operations=run.operations,
+        sites=run.ledger.sites,
         entering=run.entering,
         mould=mould,
         skeleton=skeleton.model,
         inputs=inputs,
-        on_meta=on_meta,
-        memory=memory,
+        on_meta=run.perform.on_meta,
+        memory=run.perform,
         doubts=run.doubts,
-        idle=idle,
+        unused={name for name, t in skeleton.tensors.items() if id(t) not in run.used},
         blocks=blocks,
         pairs=sources.pairs,
         scales=sources.scales,
+        callers=callers,
     )
+
+
+def _with_training(found: Capture, skeleton: Copy) -> Capture:
+    """The same with a second pass, if parameters that were not used are used in training."""
+    callers = callers_of(found.idle, found.entering.keys(), skeleton)
+    if not callers:
+        return found
+    ledger = found.ledger.branch()
+    run = Run(ledger, skeleton, MetaMemory(True))
+    try:
+        training = _followed(run, found.mould, skeleton, found.inputs, callers)
+    except Exception:
+        # It asks for targets, say. That the model runs in evaluation mode is known, and that is what counts.
+        return found
+    if not (found.unused - training.unused) & found.mould.parameters.keys():
+        return found
+    # What is masked and counted is what runs in evaluation mode.
+    own = len(found.ledger.sites), len(found.ledger.terms)
+    training = replace(training, sites=ledger.sites[own[0] :])
+    del ledger.sites[own[0] :], ledger.terms[own[1] :]
+    return replace(found, ledger=ledger, sites=ledger.sites, in_training=training)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dis
 from functools import cache
-from types import CodeType, FunctionType
+from types import CodeType
 from typing import Any
 
 from torch import Tensor, nn
+
+from secateur.graph.class_code import methods_of
 
 #: Methods that set a constant without making it another: the constructor, and what moves tensors to a device.
 _BUILDING = {"__init__", "_apply"}
@@ -32,7 +34,7 @@ def is_constant(module: nn.Module, name: str, value: Any) -> bool:
 @cache
 def _set_when_built(kind: type) -> frozenset[str]:
     """Attributes that the constructor of a class sets, or what only it calls, and no other method does."""
-    methods = _methods(kind)
+    methods = methods_of(kind)
     building = _BUILDING & methods.keys()
     while True:
         named, elsewhere = _names(methods, building), _names(methods, methods.keys() - building)
@@ -40,34 +42,6 @@ def _set_when_built(kind: type) -> frozenset[str]:
         if grown == building:
             return frozenset(_sets(methods, building) - _sets(methods, methods.keys() - building))
         building = grown
-
-
-def _methods(kind: type) -> dict[str, list[CodeType]]:
-    """The code of a class and of those that it derives from, by the name of the method; without PyTorch's."""
-    found: dict[str, list[CodeType]] = {}
-    for base in kind.__mro__:
-        if base.__module__.partition(".")[0] != "torch":
-            for name, member in vars(base).items():
-                if code := [part for function in _functions(member) for part in _parts(function.__code__)]:
-                    found.setdefault(name, []).extend(code)
-    return found
-
-
-def _functions(member: Any) -> list[FunctionType]:
-    """The Python functions behind a member of a class, and those that decorators wrapped."""
-    if isinstance(member, property):
-        return [f for part in (member.fget, member.fset, member.fdel) for f in _functions(part)]
-    found = []
-    while member is not None:
-        if isinstance(member, FunctionType):
-            found.append(member)
-        member = getattr(member, "__func__", None) or getattr(member, "__wrapped__", None)
-    return found
-
-
-def _parts(code: CodeType) -> list[CodeType]:
-    """A piece of code and the functions that are written inside of it."""
-    return [code, *(part for inner in code.co_consts if isinstance(inner, CodeType) for part in _parts(inner))]
 
 
 def _names(methods: dict[str, list[CodeType]], some: set[str]) -> set[str]:

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from secateur.graph import sizes
 from secateur.graph.attribute_watch import Attribute, listen
-from secateur.graph.capture import Capture, name_of, numbers, span
+from secateur.graph.capture import Capture
 from secateur.graph.classes import Classes
+from secateur.graph.following import name_of, numbers, span
 from secateur.graph.functions import COMPOSED, Functions, call_function
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, line, span_of, varying
@@ -29,6 +30,7 @@ from secateur.graph.ledger import AxisRef, Ledger, Literal
 from secateur.graph.memos import nothing_remembered
 from secateur.graph.rules import argument
 from secateur.graph.skeleton import Dispatch, is_model_code, plain_kernels, skeleton_of, without_numbers
+from secateur.graph.training_parts import in_training
 from secateur.graph.trees import copied, output_tensors, tensors
 
 _RESHAPES = {"view", "_unsafe_view", "clone", "expand", "alias", "unsqueeze", "squeeze"}
@@ -294,6 +296,7 @@ def dry_run(
     recorded.memory.mark([*output_tensors((args, call_kwargs))])
     try:
         with (
+            in_training(model, recorded.callers),
             plain_kernels(),
             nothing_remembered(skeleton.modules),
             shortcuts(skeleton.modules, check.layer),

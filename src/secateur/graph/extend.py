@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode_stack
 
 from secateur._errors import UnknownName, UsageError
-from secateur.graph.capture import Run
+from secateur.graph.following import Run
 from secateur.graph.marks import mark
 from secateur.graph.rules.registry import POINTWISE, RULES, USER_RULES, Rule, find, qualified
 

@@ -6,9 +6,10 @@ is a ``meet`` followed by a ``reduce``. Every rule of ``rules.py`` is made of th
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -142,6 +143,18 @@ class Ledger:
         self._fresh: dict[int, Tensor] = {}
         #: Names the running operation.
         self.here: Callable[[], str] = str
+
+    def branch(self) -> Ledger:
+        """One that goes on from here, and of which this one hears nothing."""
+        new = copy.copy(self)
+        for name, held in vars(self).items():
+            if isinstance(held, (list, dict, set)):
+                setattr(new, name, held.copy())
+        new.grids = {
+            key: replace(grid, projections=grid.projections.copy(), batch_axes=grid.batch_axes.copy())
+            for key, grid in self.grids.items()
+        }
+        return new
 
     # -- labels ---------------------------------------------------------------------------------------------------
 

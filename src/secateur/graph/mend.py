@@ -16,9 +16,10 @@ import numpy as np
 from torch import Tensor
 
 from secateur.graph import sizes
-from secateur.graph.capture import Capture, Operation
+from secateur.graph.capture import Capture
 from secateur.graph.classes import Classes
 from secateur.graph.doubts import one_size
+from secateur.graph.following import Operation
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import AxisRef, Literal
 

@@ -33,7 +33,7 @@ class MetaMemory:
     """Runs operations on meta tensors (remembered), on real ones, and on mixtures of them."""
 
     def __init__(self, on_meta: bool) -> None:
-        self._active = on_meta
+        self.on_meta = on_meta
         self._fused = torch._C._get_mkldnn_enabled()
         self._known: dict[tuple, Any] = {}
         # Storages of real tensors into which meta tensors were written: their numbers mean nothing any more. A
@@ -42,7 +42,7 @@ class MetaMemory:
 
     def __call__(self, func: Any, args: tuple, kwargs: dict, flat: list[Tensor]) -> Any:
         """The results of an operation; ``flat`` holds its tensors."""
-        if not self._active:
+        if not self.on_meta:
             return self._on_values(func, args, kwargs)
         for t in flat:
             if not t.is_meta:
@@ -64,7 +64,7 @@ class MetaMemory:
 
     def mark(self, made: list[Tensor]) -> None:
         """In a pass over real tensors: these are no constants of the code."""
-        if not self._active:
+        if not self.on_meta:
             for t in made:
                 if t.numel() == 1:
                     setattr(t, MADE, True)

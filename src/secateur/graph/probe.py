@@ -15,10 +15,11 @@ import numpy as np
 from torch import Tensor
 
 from secateur.graph.attribute_watch import Attribute
-from secateur.graph.capture import Capture, Operation
+from secateur.graph.capture import Capture
 from secateur.graph.classes import Classes
-from secateur.graph.dry_run import Failure
+from secateur.graph.dry_run import Failure, dry_run
 from secateur.graph.findings import Findings
+from secateur.graph.following import Operation
 from secateur.graph.groups import Group
 from secateur.graph.labels import compressed, varying
 from secateur.graph.ledger import Literal
@@ -58,8 +59,21 @@ class Prober:
     def run(self) -> Settled:
         if self.findings.in_doubt:
             self._try()
+        self.findings = self._followed_in_training()
         self.findings = self._with_parameters()
         return Settled(*self.findings.settled, self.findings.literals)
+
+    def _followed_in_training(self) -> Findings:
+        """Lock the parts that run only in training where these do not follow random cuts."""
+        found, training = self.findings, self.recorded.in_training
+        if training is None:
+            return found
+        failed = next((f for seed in (0, 1) if (f := dry_run(training, found.cut(seed), found.literals).failure)), None)
+        if failed is None:
+            return found
+        reason = f"a part that runs only in training does not follow a cut [{failed.line}]: {failed.what}"
+        axes = [axis for axis in self.recorded.ledger.axes if axis.tensor in self.recorded.unused - training.unused]
+        return found.lock([(np.arange(axis.start, axis.start + axis.size), reason) for axis in axes])
 
     def _with_parameters(self) -> Findings:
         """Lock what lies on buffers alone: no weight says what such a unit is worth, or is saved with it."""

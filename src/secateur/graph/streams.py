@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from secateur.graph.capture import as_call, name_of
+from secateur.graph.capture import as_call
 from secateur.graph.clone import copy_with, modules_of
+from secateur.graph.following import name_of
 from secateur.graph.groups import Group
 from secateur.graph.selector import attach, detach, reads_on, selectors_of
 from secateur.graph.skeleton import Dispatch

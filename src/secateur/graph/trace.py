@@ -42,6 +42,9 @@ class PruningGraph:
         warnings: what the reader should know of how the trace was made.
         fingerprint: of the architecture; plans carry it.
         selectors: paths of the layers that select the channels that they read.
+        sites: operations that read across units.
+        training_callers: modules that call parts that run only in training.
+        training_sites: the ``sites`` of a pass in which these are in training mode.
         tensors: names of all parameters, buffers and constants.
     """
 
@@ -54,6 +57,10 @@ class PruningGraph:
         self.blocks = tuple(recorded.blocks)
         self.skipped: tuple[Block, ...] = ()
         self.ledger = recorded.ledger
+        self.sites = recorded.sites
+        training = recorded.in_training
+        self.training_callers = () if training is None else training.callers
+        self.training_sites = [] if training is None else training.sites
         self.groups, self._group_of = settled.groups, settled.group_of
         self._starts = {(axis.tensor, axis.axis): axis.start for axis in self.ledger.axes}
         mould = recorded.mould

@@ -93,6 +93,19 @@ class Read:
 
 
 @dataclass(frozen=True)
+class InTraining:
+    """A pass in which parts run that run only in training: which modules are in training mode then, and its reads."""
+
+    callers: tuple[str, ...]
+    reads: tuple[Read, ...]
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> InTraining:
+        """From what JSON holds of it."""
+        return cls(tuple(data["callers"]), _reads_from(data["reads"]))
+
+
+@dataclass(frozen=True)
 class Plan:
     """Which units stay, and everything that follows from it.
 
@@ -106,6 +119,7 @@ class Plan:
         config: fields of a Hugging Face configuration that follow, so that plain transformers builds the cut shapes;
             none where no configuration can say them.
         selectors: layers in front of which the model has channel selectors.
+        in_training: how the parts that run only in training are compared; ``None`` where there are none.
         base: the plan by which the network was widened first (:func:`widen`); everything else here is about the wider
             network.
     """
@@ -119,6 +133,7 @@ class Plan:
     skips: tuple[Skipped, ...] = ()
     config: tuple[ConfigField, ...] = ()
     selectors: tuple[str, ...] = ()
+    in_training: InTraining | None = None
     base: Plan | None = None
     schema: int = SCHEMA
 
@@ -140,6 +155,8 @@ class Plan:
         """The plan as JSON text."""
         data = asdict(replace(self, base=None))
         data["slices"] = {t: {str(a): runs for a, runs in axes.items()} for t, axes in self.slices.items()}
+        if self.in_training is None:
+            del data["in_training"]
         if self.base is None:
             del data["base"]
         else:
@@ -163,16 +180,23 @@ class Plan:
                 groups=tuple(GroupPlan(**{**g, "members": tuple(g["members"])}) for g in data["groups"]),
                 slices={t: {int(a): runs for a, runs in axes.items()} for t, axes in data["slices"].items()},
                 sizes=tuple(Size(**s) for s in data["sizes"]),
-                reads=tuple(Read(**{**r, "shape": tuple(r["shape"])}) for r in data["reads"]),
+                reads=_reads_from(data["reads"]),
                 why=data["why"],
                 skips=tuple(Skipped(s["block"], tuple(s["silenced"])) for s in data.get("skips", ())),
                 config=tuple(ConfigField(**f) for f in data.get("config", ())),
                 base=cls.from_json(json.dumps(data["base"])) if "base" in data else None,
                 selectors=tuple(data.get("selectors", ())),
+                in_training=InTraining(tuple(t["callers"]), _reads_from(t["reads"]))
+                if (t := data.get("in_training"))
+                else None,
                 schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileError(f"not a plan: {type(error).__name__}: {error}") from error
+
+
+def _reads_from(data: Sequence[Mapping[str, Any]]) -> tuple[Read, ...]:
+    return tuple(Read(**{**read, "shape": tuple(read["shape"])}) for read in data)
 
 
 def check_fingerprint(mould: nn.Module | Mould, plan: Plan) -> None:
@@ -252,7 +276,8 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
         if extent != literal.axis.size:
             key = (literal.module, literal.attribute, literal.index)
             changed[key] = Size(*key, extent * literal.factor)
-    reads = tuple(read for site in graph.ledger.sites if (read := _read(site, lives)) is not None)
+    callers = tuple(path for path in graph.training_callers if not graph.is_skipped(path))
+    in_training = InTraining(callers, _reads(graph.training_sites, lives)) if callers else None
     groups = []
     for g in prunable:
         keeps = None
@@ -263,7 +288,21 @@ def make_plan(graph: PruningGraph, keep: Mapping[str, Sequence[int] | np.ndarray
         members = tuple([str(m) for m in g.members])
         groups.append(GroupPlan(g.name, g.kind, g.width, keeps or f"0-{g.width - 1}", members))
     sizes = tuple(changed.values())
-    return Plan(graph.fingerprint, tuple(groups), slices, sizes, reads, dict(why), skips, selectors=graph.selectors)
+    return Plan(
+        graph.fingerprint,
+        tuple(groups),
+        slices,
+        sizes,
+        _reads(graph.sites, lives),
+        dict(why),
+        skips,
+        selectors=graph.selectors,
+        in_training=in_training,
+    )
+
+
+def _reads(sites: Sequence[Site], lives: np.ndarray) -> tuple[Read, ...]:
+    return tuple(read for site in sites if (read := _read(site, lives)) is not None)
 
 
 def _read(site: Site, lives: np.ndarray) -> Read | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,10 +16,11 @@ from secateur.graph.adapters import plain_settings
 from secateur.graph.capture import as_call
 from secateur.graph.clone import copy_with
 from secateur.graph.skeleton import Dispatch, one_thread
+from secateur.graph.training_parts import in_training
 from secateur.graph.trees import map_tensors, output_tensors
 from secateur.surgery.cut import cut
 from secateur.surgery.luck import with_same_luck
-from secateur.surgery.mask import mask
+from secateur.surgery.mask import Masked, mask
 from secateur.surgery.plan import Plan
 
 TOLERANCE = 1e-9
@@ -190,11 +191,23 @@ def _outputs(network: nn.Module, call: tuple[tuple, dict], failed: str) -> list[
 
 
 def _compare(dense: nn.Module, plan: Plan, call: tuple[tuple, dict]) -> tuple[float, int]:
-    """Largest relative error, and the number of outputs."""
-    networks = mask(dense, plan), cut(dense, plan)
+    """Largest relative error, and the number of outputs; with what runs only in training, if there is such."""
+    masked, small = mask(dense, plan), cut(dense, plan)
+    worst, count = _difference(masked, small, call)
+    if plan.in_training is not None:
+        callers = plan.in_training.callers
+        masked = mask(dense, replace(plan, reads=plan.in_training.reads))
+        whole = masked.model if isinstance(masked, Masked) else masked
+        with in_training(whole, callers), in_training(small, callers):
+            error, more = _difference(masked, small, call)
+        worst, count = max(worst, error), count + more
+    return worst, count
+
+
+def _difference(masked: nn.Module, small: nn.Module, call: tuple[tuple, dict]) -> tuple[float, int]:
     with torch.no_grad(), one_thread(), _double_by_default(), _InDouble():
-        want = _outputs(networks[0], call, "the masked model does not run in float64")
-        got = _outputs(networks[1], call, "the cut model does not run")
+        want = _outputs(masked, call, "the masked model does not run in float64")
+        got = _outputs(small, call, "the cut model does not run")
     worst, count = 0.0, 0
     if len(want) != len(got):
         return float("inf"), len(got)
