@@ -27,8 +27,8 @@ from benchmarks.zoo import select
 from secateur import Budget, Plan, PruningGraph, cut, plan, score, trace, verify
 from secateur._atomic import write_atomic
 from secateur._errors import BudgetError, InputError, SecateurError
+from secateur.graph.luck import with_same_luck
 from secateur.graph.trees import output_tensors
-from secateur.surgery.luck import with_same_luck
 
 #: Shares of the MACs that are asked for, one after the other until one can be reached.
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.98)

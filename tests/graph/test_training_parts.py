@@ -137,6 +137,61 @@ def test_sizes_in_the_code_follow_in_either_pass():
     assert len(trained(sc.cut(model, plan), torch.randn(4, 3, 8, 8))) == 2
 
 
+class Decoder(nn.Module):
+    """Is handed a head for every layer, and leaves layers out at random in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+
+    def forward(self, x: Tensor, heads: nn.ModuleList) -> list[Tensor]:
+        found = []
+        for layer, head in zip(self.layers, heads):
+            if not (self.training and torch.rand(()) < 0.5):
+                x = x + layer(x).relu()
+            if self.training or head is heads[-1]:
+                found.append(head(x))
+        return found
+
+
+class Deep(nn.Module):
+    """Supervised behind every layer; a vector of its own takes the place of some examples in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.decoder = nn.Linear(4, 6), Decoder()
+        self.heads = nn.ModuleList(nn.Linear(6, 3) for _ in range(3))
+        self.swap = Swap(6)
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.decoder(self.swap(self.enter(x)), self.heads)
+        return found if self.training else found[0]
+
+
+class Swap(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.randn(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(torch.rand(len(x), 1) < 0.5, self.vector, x) if self.training else x
+
+
+def test_heads_that_are_handed_on_and_what_is_drawn_at_random():
+    torch.manual_seed(0)
+    model, x = Deep().eval(), torch.randn(5, 4)
+    before = torch.random.get_rng_state()
+    graph = sc.trace(model, x)
+    assert graph.training_callers == ("", "decoder", "swap")
+    assert graph.widths == {"enter": 6}
+    plan = make_plan(graph, {"enter": [0, 3, 4]})
+    assert sc.verify(model, plan, x).exact
+    assert torch.equal(torch.random.get_rng_state(), before)
+    small = sc.cut(model, plan)
+    assert small.swap.vector.shape == (3,)
+    assert [t.shape for t in trained(small, x)] == [(5, 3)] * 3
+
+
 def test_blocks_are_left_out_beside_it():
     class Residual(Auxiliary):
         def __init__(self) -> None:

@@ -200,20 +200,22 @@ def _followed(
 
 def _with_training(found: Capture, skeleton: Copy) -> Capture:
     """The same with a second pass, if parameters that were not used are used in training."""
-    callers = callers_of(found.idle, found.entering.keys(), skeleton)
-    if not callers:
-        return found
-    ledger = found.ledger.branch()
-    run = Run(ledger, skeleton, MetaMemory(True))
-    try:
-        training = _followed(run, found.mould, skeleton, found.inputs, callers)
-    except Exception:
-        # It asks for targets, say. That the model runs in evaluation mode is known, and that is what counts.
-        return found
-    if not (found.unused - training.unused) & found.mould.parameters.keys():
-        return found
-    # What is masked and counted is what runs in evaluation mode.
-    own = len(found.ledger.sites), len(found.ledger.terms)
-    training = replace(training, sites=ledger.sites[own[0] :])
-    del ledger.sites[own[0] :], ledger.terms[own[1] :]
-    return replace(found, ledger=ledger, sites=ledger.sites, in_training=training)
+    best = found
+    for callers in callers_of(found.idle, found.entering.keys(), skeleton) if found.idle else ():
+        ledger = found.ledger.branch()
+        run = Run(ledger, skeleton, MetaMemory(True))
+        try:
+            training = _followed(run, found.mould, skeleton, found.inputs, callers)
+        except Exception:
+            # It asks for targets, say. That the model runs in evaluation mode is known, and that is what counts.
+            continue
+        # What is masked and counted is what runs in evaluation mode.
+        own = len(found.ledger.sites), len(found.ledger.terms)
+        training = replace(training, sites=ledger.sites[own[0] :])
+        del ledger.sites[own[0] :], ledger.terms[own[1] :]
+        more = replace(found, ledger=ledger, sites=ledger.sites, in_training=training)
+        if more.idle < best.idle:
+            best = more
+        if not best.idle:
+            break
+    return best

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from secateur.graph.adapters import plain_settings
 from secateur.graph.capture import as_call
+from secateur.graph.luck import with_same_luck
 from secateur.graph.skeleton import one_thread
 from secateur.graph.trees import map_tensors, output_tensors
 from secateur.models import example_inputs
 from secateur.surgery.config import rebuilt, shapes
-from secateur.surgery.luck import with_same_luck
 from secateur.surgery.plan import ConfigField
 
 #: Largest relative difference, in float32, of two models that may use different kernels of attention.

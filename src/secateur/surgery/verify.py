@@ -15,11 +15,11 @@ from secateur._errors import InputError, VerifyError
 from secateur.graph.adapters import plain_settings
 from secateur.graph.capture import as_call
 from secateur.graph.clone import copy_with
+from secateur.graph.luck import with_same_luck
 from secateur.graph.skeleton import Dispatch, one_thread
 from secateur.graph.training_parts import in_training
 from secateur.graph.trees import map_tensors, output_tensors
 from secateur.surgery.cut import cut
-from secateur.surgery.luck import with_same_luck
 from secateur.surgery.mask import Masked, mask
 from secateur.surgery.plan import Plan
 
