@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from secateur.graph.admit import admitted, does_not_run, oddity
 from secateur.graph.blocks import Block
 from secateur.graph.clone import Copy, Mould
-from secateur.graph.doubts import Doubts, Pair
+from secateur.graph.doubts import Doubts, Pair, Place
 from secateur.graph.following import Operation, Run, follow
 from secateur.graph.labels import Labels, along
-from secateur.graph.ledger import Ledger, ParameterAxis, Site
+from secateur.graph.ledger import AxisRef, Ledger, ParameterAxis, Site
 from secateur.graph.marks import lock_marked
 from secateur.graph.meta import MetaMemory
 from secateur.graph.recurrent import tie_states
@@ -49,6 +49,7 @@ class Capture:
         unused: names of the tensors that no operation was given.
         blocks: modules that can be left out as a whole.
         pairs, scales: what the code did with sizes, see ``Sources``.
+        bound: axes of attributes that the code gave as sizes.
         callers: modules that were in training mode, see ``training_parts.py``.
         in_training: a second pass, in which parts ran that run only in training.
     """
@@ -67,6 +68,7 @@ class Capture:
     blocks: list[Block]
     pairs: dict[int, list[Pair]]
     scales: dict[int, Scale]
+    bound: dict[Place, AxisRef]
     callers: tuple[str, ...] = ()
     in_training: Capture | None = None
 
@@ -194,6 +196,7 @@ def _followed(
         blocks=blocks,
         pairs=sources.pairs,
         scales=sources.scales,
+        bound=sources.bound,
         callers=callers,
     )
 
@@ -204,6 +207,8 @@ def _with_training(found: Capture, skeleton: Copy) -> Capture:
     for callers in callers_of(found.idle, found.entering.keys(), skeleton) if found.idle else ():
         ledger = found.ledger.branch()
         run = Run(ledger, skeleton, MetaMemory(True))
+        run.sources.bound |= found.bound
+        name_attributes(skeleton.modules, run.doubts)
         try:
             training = _followed(run, found.mould, skeleton, found.inputs, callers)
         except Exception:

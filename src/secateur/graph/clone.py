@@ -140,8 +140,8 @@ class Mould:
         seen = {id(t) for held in (self.parameters, self.buffers) for t in held.values()}
         found: dict[str, Tensor] = {}
         for part in self._parts:
-            for name, value in part.other:
-                if isinstance(value, Tensor) and id(value) not in seen and is_constant(part.module, name, value):
+            for name, value in part.tensors:
+                if id(value) not in seen and is_constant(part.module, name, value):
                     seen.add(id(value))
                     found[f"{part.path}.{name}" if part.path else name] = value
         return found
@@ -170,8 +170,8 @@ class Mould:
         for part in self._parts:
             new = memo[id(part.module)] = _blank(part.module.__class__)
             modules.append((part.path, new))
-            for name, value in part.other:
-                if isinstance(value, Tensor) and id(value) not in memo:
+            for name, value in part.tensors:
+                if id(value) not in memo:
                     memo[id(value)] = change(f"<attribute {name}>", value.detach())
         for part, (_, new) in zip(self._parts, modules):
             target = new.__dict__
@@ -195,9 +195,12 @@ def _blank(kind: type[nn.Module]) -> nn.Module:
 
 
 class _Part:
-    """One module taken apart: what copies share, empty containers, registered tensors and modules, and the rest."""
+    """One module taken apart: what copies share, empty containers, registered tensors and modules, and the rest.
 
-    __slots__ = ("empty", "held", "module", "other", "path", "shared")
+    Of the rest, ``tensors`` are those that are tensors.
+    """
+
+    __slots__ = ("empty", "held", "module", "other", "path", "shared", "tensors")
 
     def __init__(self, path: str, module: nn.Module):
         self.path = path
@@ -206,6 +209,7 @@ class _Part:
         self.empty: list[tuple[str, type]] = []
         self.held: list[tuple[str, dict[str, Any]]] = []
         self.other: list[tuple[str, Any]] = []
+        self.tensors: list[tuple[str, Tensor]] = []
         for name, value in module.__dict__.items():
             kind = type(value)
             if kind in _SHARED:
@@ -216,6 +220,8 @@ class _Part:
                 self.held.append((name, value))
             elif kind is not tuple or not _SHARED.issuperset(map(type, value)):
                 self.other.append((name, value))
+                if isinstance(value, Tensor):
+                    self.tensors.append((name, value))
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:

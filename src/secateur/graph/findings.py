@@ -71,8 +71,12 @@ class Findings:
     @property
     def in_doubt(self) -> bool:
         """Whether the code does something with a size that can be cut of which nobody knows whether it follows."""
-        pairs = [pair for pairs in self.recorded.pairs.values() for pair in pairs]
-        return self.recorded.doubts.remain(*self.settled, self.literals, pairs)
+        return self.leaves_in_doubt(self.recorded)
+
+    def leaves_in_doubt(self, recorded: Capture) -> bool:
+        """The same of another pass over the same labels."""
+        pairs = [pair for pairs in recorded.pairs.values() for pair in pairs]
+        return recorded.doubts.remain(*self.settled, self.literals, pairs)
 
     def bind(self, literals: Sequence[Literal]) -> Findings:
         """More literals: classes stay as they are, and so do the random cuts."""

@@ -66,7 +66,7 @@ class Prober:
     def _followed_in_training(self) -> Findings:
         """Lock the parts that run only in training where these do not follow random cuts."""
         found, training = self.findings, self.recorded.in_training
-        if training is None:
+        if training is None or not found.leaves_in_doubt(training):
             return found
         failed = next((f for seed in (0, 1) if (f := dry_run(training, found.cut(seed), found.literals).failure)), None)
         if failed is None:

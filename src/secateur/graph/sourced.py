@@ -114,7 +114,10 @@ def sourced(value: int, source: Place | AxisRef | Share, doubts: Doubts) -> Sour
 
 
 def name_attributes(modules: Iterable[tuple[str, nn.Module]], doubts: Doubts) -> None:
-    """Let the integers that modules hold say so, where the code is not PyTorch's."""
+    """Let the integers that modules hold say so, where the code is not PyTorch's.
+
+    Those of an earlier pass say so to ``doubts`` from now on.
+    """
     for path, module in modules:
         kind = type(module)
         own, hiding = _code_of(kind, kind.forward)
@@ -123,13 +126,21 @@ def name_attributes(modules: Iterable[tuple[str, nn.Module]], doubts: Doubts) ->
         held = module.__dict__
         for name, value in held.items():
             # Values change, no entry comes or goes, so the dictionary may be gone through meanwhile.
-            if type(value) is int:
-                if value > 1:
-                    held[name] = sourced(value, Place(path, name), doubts)
-            elif type(value) in (tuple, list) and 0 < len(value) <= _MOST_ENTRIES and {*map(type, value)} == {int}:
-                held[name] = type(value)(sourced(v, Place(path, name, k), doubts) for k, v in enumerate(value))
+            if _is_held(value):
+                if (number := int.__int__(value)) > 1:
+                    held[name] = sourced(number, Place(path, name), doubts)
+            elif type(value) in (tuple, list) and 0 < len(value) <= _MOST_ENTRIES and all(map(_is_held, value)):
+                held[name] = type(value)(
+                    sourced(int.__int__(v), Place(path, name, k), doubts) for k, v in enumerate(value)
+                )
             if hiding:
                 doubt_numbers(held[name])
+
+
+def _is_held(value: Any) -> bool:
+    """Whether it is a number that an attribute was given when the module was built, not by a pass."""
+    kind = type(value)
+    return kind is int or (kind is SourcedInt and isinstance(value.source, Place))
 
 
 @lru_cache(4096)

@@ -68,6 +68,7 @@ class Sources:
     Attributes:
         pairs: by the number of the operation that was given a size.
         scales: by the number of an operation of an attention.
+        bound: the axes of attributes that were given as sizes.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Sources:
     ):
         self._ledger, self._labels, self._operations, self._frame = ledger, labels, operations, frame
         self._doubts, self._call = doubts, call
-        self._bound: dict[Place, AxisRef] = {}
+        self.bound: dict[Place, AxisRef] = {}
         self._unexplained: list[dict[int, SourcedInt]] = []
         self.pairs: dict[int, list[Pair]] = {}
         self.scales: dict[int, Scale] = {}
@@ -350,11 +351,11 @@ class Sources:
         if len(ref.systems) > 1:
             self._doubts.about(ref)
         if isinstance(source, Place):
-            if source not in self._bound:
-                self._bound[source] = ref
+            if source not in self.bound:
+                self.bound[source] = ref
                 self._ledger.literals.append(Literal(source.module, source.attribute, ref, index=source.entry))
                 return
-            source = self._bound[source]
+            source = self.bound[source]
         system, axis = ref.systems[0]
         if not self._pair(source, [system], (axis,), index):
             size.doubted()
