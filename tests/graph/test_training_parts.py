@@ -84,6 +84,8 @@ def test_what_reads_across_units_is_told_of_in_either_pass():
     torch.manual_seed(0)
     model = Centred().eval()
     plan = make_plan(sc.trace(model, IMAGES), {"a": [0, 2, 4], "c": [1, 5]})
+    assert plan.in_training is not None
+    assert sc.Plan.from_json(plan.to_json()) == plan
     assert sc.verify(model, plan, torch.randn(2, 3, 8, 8)).exact
     assert [t.shape for t in trained(sc.cut(model, plan), torch.randn(4, 3, 8, 8))] == [(4, 4), (4, 4)]
 

@@ -186,9 +186,7 @@ class Plan:
                 config=tuple(ConfigField(**f) for f in data.get("config", ())),
                 base=cls.from_json(json.dumps(data["base"])) if "base" in data else None,
                 selectors=tuple(data.get("selectors", ())),
-                in_training=InTraining(tuple(t["callers"]), _reads_from(t["reads"]))
-                if (t := data.get("in_training"))
-                else None,
+                in_training=InTraining.from_data(told) if (told := data.get("in_training")) else None,
                 schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
