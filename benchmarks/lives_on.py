@@ -10,7 +10,6 @@ import argparse
 import copy
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,10 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.engine_server import preload, watch
-from benchmarks.engine_store import conditions
+from benchmarks.one_by_one import one_by_one
 from benchmarks.zoo import build, libraries, names, select, types
 from secateur import Budget, Plan, PruningGraph, cut, plan, score, trace
-from secateur._atomic import write_atomic
 from secateur._errors import BudgetError, SecateurError
 from secateur.graph.capture import as_call
 from secateur.graph.luck import with_same_luck
@@ -164,6 +162,12 @@ def summary(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _told(row: dict[str, Any]) -> str:
+    ends = [f"{use} {end}" for use, end in row["ends"].items() if end != "works"]
+    stopped = [f"stopped: {row['stopped']}"] if "stopped" in row else []
+    return ", ".join(ends + stopped) or "all works"
+
+
 def main(words: list[str] | None = None) -> int:
     """Run it; 0, or 2 where it could not start."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lives_on", description=__doc__)
@@ -182,19 +186,15 @@ def main(words: list[str] | None = None) -> int:
         return 2
     torch.set_num_threads(1)
     which = " --types" if asked.types else " --libraries" if asked.libraries else ""
-    now = conditions(1, 1, with_peer=False, reproduce=f"python -m benchmarks.lives_on{which}")
-    load = {"before": list(os.getloadavg())}
-    now["hardware"]["load_average"] = load
-    rows: list[dict[str, Any]] = []
-    for k, name in enumerate(some, 1):
-        rows.append(row := _row(name))
-        ends = [f"{use} {end}" for use, end in row["ends"].items() if end != "works"]
-        stopped = [f"stopped: {row['stopped']}"] if "stopped" in row else []
-        print(f"[{k}/{len(some)}] {name}: {', '.join(ends + stopped) or 'all works'}", flush=True)
-        load["after"] = list(os.getloadavg())
-        if asked.out is not None:
-            write_atomic(asked.out, json.dumps({**summary(rows), **now, "rows": rows}, indent=1) + "\n")
-    print(json.dumps({**summary(rows), **now, "rows": rows}))
+    one_by_one(
+        some,
+        _row,
+        _told,
+        summary,
+        ours="plan of l2 scores at macs=0.5, or half of every width where that cannot be reached",
+        reproduce=f"python -m benchmarks.lives_on{which}",
+        out=asked.out,
+    )
     return 0
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -21,11 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.engine_server import preload, watch
-from benchmarks.engine_store import conditions
 from benchmarks.hf_types import build_task, listed
+from benchmarks.one_by_one import one_by_one
 from benchmarks.zoo import select
 from secateur import Budget, Plan, PruningGraph, cut, plan, score, trace, verify
-from secateur._atomic import write_atomic
 from secateur._errors import BudgetError, InputError, SecateurError
 from secateur.graph.luck import with_same_luck
 from secateur.graph.trees import output_tensors
@@ -131,19 +129,15 @@ def main(words: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     torch.set_num_threads(1)
-    now = conditions(1, 1, with_peer=False, reproduce="python -m benchmarks.round_trip")
-    load = {"before": list(os.getloadavg())}
-    now["hardware"]["load_average"] = load
-    now["protocol"]["ours"] = f"plan of uniform widths at the first of {SHARES} of the MACs that can be reached"
-    rows: list[dict[str, Any]] = []
-    for k, name in enumerate(names, 1):
-        rows.append(row := _row(name))
-        macs = f" {row['macs']:.1%} of the MACs" if "macs" in row else ""
-        print(f"[{k}/{len(names)}] {name}: {row['end']}{macs}", flush=True)
-        load["after"] = list(os.getloadavg())
-        if asked.out is not None:
-            write_atomic(asked.out, json.dumps({**summary(rows), **now, "rows": rows}, indent=1) + "\n")
-    print(json.dumps({**summary(rows), **now, "rows": rows}))
+    one_by_one(
+        names,
+        _row,
+        lambda row: row["end"] + (f" {row['macs']:.1%} of the MACs" if "macs" in row else ""),
+        summary,
+        ours=f"plan of uniform widths at the first of {SHARES} of the MACs that can be reached",
+        reproduce="python -m benchmarks.round_trip",
+        out=asked.out,
+    )
     return 0
 
 
