@@ -196,3 +196,149 @@ def test_one_that_a_feature_is_worked_out_of_follows_too():
     plan = sc.plan(graph, sc.score(graph, "l2"), {"basis": 4})
     assert sc.verify(model, plan, x).exact
     assert sc.cut(model, plan).basis.shape == (4, 4)
+
+
+HOLDERS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "list": lambda mix, shift: [mix, shift],
+    "tuple": lambda mix, shift: (mix, shift),
+    "dictionary": lambda mix, shift: {0: mix, 1: shift},
+    "both": lambda mix, shift: [{"of": mix, "what": 3}, {"of": (shift,)}],
+}
+
+
+class Tables(nn.Module):
+    """Mixes features by tables that lie in lists, tuples or dictionaries."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 5)
+        self.tables = HOLDERS[holder](torch.randn(8, 8), torch.randn(8))
+
+    def both(self) -> tuple[Tensor, Tensor]:
+        """The matrix and the vector."""
+        if isinstance(self.tables[0], dict):
+            return self.tables[0]["of"], self.tables[1]["of"][0]
+        return self.tables[0], self.tables[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, 4) to (batch, tokens, 5)."""
+        mix, shift = self.both()
+        return self.b((self.a(x) @ mix + shift).relu())
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_tables_in_lists_and_dictionaries_are_cut_too(holder: str):
+    torch.manual_seed(0)
+    model = Tables(holder)
+    graph = sc.trace(model, WORDS)
+    assert sorted(graph.widths.values()) == [8, 8]
+    names = [g.name for g in graph.groups if not g.locked]
+    plan = make_plan(graph, {names[0]: [0, 3, 4], names[1]: [1, 2]})
+    assert sc.verify(model, plan, WORDS).exact
+    small = sc.cut(model, plan)
+    mix, shift = small.both()
+    assert torch.equal(mix, model.both()[0][[0, 3, 4]][:, [1, 2]])
+    assert torch.equal(shift, model.both()[1][[1, 2]])
+    assert type(small.tables) is type(model.tables)
+    assert model.both()[0].shape == (8, 8)
+    first = sc.cut(model, make_plan(graph, {names[0]: range(4), names[1]: range(3)}))
+    with Elastic(graph, {names[0]: [4, 8], names[1]: [3, 8]}).at({names[0]: 4, names[1]: 3}):
+        assert torch.allclose(model(WORDS), first(WORDS))
+        assert type(model.tables) is type(first.tables)
+    assert model.both()[0].shape == (8, 8)
+
+
+class Remembering(nn.Module):
+    """Fills dictionaries when it runs, and reads others that nobody fills."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 5)
+        self.scales = {"of a": torch.rand(8), "of all": torch.tensor(3.0)}
+        self.cache: dict[int, Tensor] = {}
+        self.caches: list[dict[int, Tensor]] = [{}, {}]
+        self.settings: dict[str, Tensor] = {}
+        self.set("of b", torch.rand(5))
+
+    def set(self, name: str, value: Tensor) -> None:
+        """Called from outside, too."""
+        self.settings[name] = value
+
+    def slope(self, n: int) -> Tensor:
+        """One number a feature and position."""
+        if n not in self.cache:
+            self.cache[n] = torch.linspace(1, 2, n)[:, None] * self.a.bias
+        for known in self.caches:
+            known.setdefault(n, self.cache[n] * 2)
+        return self.cache[n] + self.caches[1][n]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, 4) to (batch, tokens, 5)."""
+        seen = [0]
+        seen[0] = x.shape[1]
+        y = self.a(x) * self.scales["of a"] * self.scales.get("of all", 1.0)
+        return self.b(y.relu() + self.slope(seen[0])) * self.settings["of b"]
+
+
+@pytest.mark.filterwarnings("ignore:.*requires_grad=True.*")
+def test_dictionaries_that_the_code_fills_are_empty_in_a_copy_and_others_are_whole():
+    torch.manual_seed(0)
+    model = Remembering()
+    with torch.no_grad():
+        model(WORDS)
+    assert [*Mould(model).constants] == ["scales.of a", "settings.of b"]
+    graph = sc.trace(model, WORDS)
+    assert graph.widths == {"a": 8}
+    plan = make_plan(graph, {"a": [0, 4, 5]})
+    assert sc.verify(model, plan, WORDS).exact
+    small = sc.cut(model, plan)
+    assert (small.cache, small.caches) == ({}, [{}, {}])
+    assert small.scales["of a"].shape == (3,)
+    assert small.scales["of all"] == 3
+    assert torch.equal(small.settings["of b"], model.settings["of b"])
+    assert len(model.cache) == 1
+    small(WORDS)
+    assert small.cache[7].shape == (7, 3)
+
+
+def test_a_class_without_source_keeps_its_tables_and_forgets_what_it_may_have_filled():
+    names: dict[str, Any] = {"nn": nn, "torch": torch}
+    exec(
+        "class Written(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)\n"
+        "        self.kept, self.known = {}, {}\n"
+        "    def forward(self, x):\n"
+        "        if 0 not in self.known:\n"
+        "            self.known[0] = torch.ones(6)\n"
+        "        return self.b(self.a(x) * self.known[0])\n",
+        names,
+    )
+    model = names["Written"]()
+    model(WORDS)
+    model.kept["by whom"] = torch.ones(3)
+    small = sc.cut(model, make_plan(sc.trace(model, WORDS), {}))
+    assert small.known == {}
+    assert torch.equal(small.kept["by whom"], torch.ones(3))
+
+
+def test_containers_that_hold_themselves_are_no_trouble():
+    model = Tables("list")
+    model.tables.append(model.tables)
+    plan = make_plan(sc.trace(model, WORDS), {})
+    small = sc.cut(model, plan)
+    assert small.tables[2] is small.tables
+
+
+def test_what_compile_made_of_a_module_stays_behind():
+    torch.manual_seed(0)
+    model = Positions()
+    model.a.compile(backend="eager")
+    model.compile(backend="eager")
+    plan = make_plan(sc.trace(model, WORDS), KEPT)
+    assert sc.verify(model, plan, WORDS).exact
+    small = sc.cut(model, plan)
+    assert small._compiled_call_impl is small.a._compiled_call_impl is None
+    assert model._compiled_call_impl is not None
+    assert small(WORDS).shape == (2, 7, 5)

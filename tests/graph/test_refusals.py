@@ -358,3 +358,22 @@ def test_a_copy_of_the_model_takes_the_plan():
     model, example = Plain(), torch.randn(2, 6)
     plan = make_plan(trace(model, example), {"a": [0, 1]})
     assert torch.equal(cut(copy.deepcopy(model), plan)(example), cut(model, plan)(example))
+
+
+def test_code_that_asks_for_gradients_in_its_forward_is_verified():
+    """Weights are scaled while it runs, which must not disturb what autograd has noted."""
+
+    class Slope(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.energy = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Tanh(), nn.Conv2d(8, 6, 1), nn.Tanh())
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                return torch.autograd.grad(self.energy(x).sum(), x)[0]
+
+    torch.manual_seed(0)
+    model, example = Slope(), torch.randn(2, 3, 4, 4) * 100
+    graph = trace(model, example)
+    assert verify(model, make_plan(graph, {g.name: range(g.width // 2) for g in graph.prunable}), example).exact

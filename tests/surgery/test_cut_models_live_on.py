@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 import torchvision.models as tv
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from secateur._errors import InputError
 from secateur.graph import trace
@@ -82,8 +84,8 @@ def output(model: nn.Module, example: Tensor) -> Tensor:
 
 def steps(model: nn.Module, optimizer: torch.optim.Optimizer, example: Tensor, count: int = 3) -> list[float]:
     """The losses of a few steps towards fixed random targets."""
+    target = torch.randn(output(model.eval(), example).shape, generator=torch.Generator().manual_seed(1))
     model.train()
-    target = torch.randn(output(copy.deepcopy(model).eval(), example).shape, generator=torch.Generator().manual_seed(1))
     losses = []
     for _ in range(count):
         optimizer.zero_grad()
@@ -221,6 +223,19 @@ def test_distributed(case: Case):
     assert losses == pytest.approx(steps(alone, torch.optim.SGD(alone.parameters(), lr=0.01), case.example))
     with pytest.raises(InputError, match=r"it is DistributedDataParallel: use what it wraps \(model\.module\)"):
         trace(wrapped, case.example)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_sharded(case: Case):
+    small, alone = copy.deepcopy(case.small), copy.deepcopy(case.small)
+    sharded = fully_shard(small, mesh=init_device_mesh("cpu", (1,)))
+    torch.manual_seed(0)
+    losses = steps(sharded, torch.optim.SGD(sharded.parameters(), lr=0.01), case.example)
+    torch.manual_seed(0)
+    assert losses == pytest.approx(steps(alone, torch.optim.SGD(alone.parameters(), lr=0.01), case.example))
+    name = next(name for name, _ in sharded.named_parameters())
+    with pytest.raises(InputError, match=f"DTensor instead of a plain tensor: {name}.*: shard, .* the cut model"):
+        trace(sharded, case.example)
 
 
 # -- cut again -------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from secateur.gates.interpolate import pooling
 from secateur.gates.width import Pair
 from secateur.graph import Group, PruningGraph, sizes
 from secateur.graph.clone import Mould
+from secateur.graph.constants import places
 
 Pairs = Mapping[str, Pair]
 
@@ -150,7 +151,7 @@ class Elastic:
             own: tensors whose modules look after themselves.
             blended: the last word on what a tensor is, by its name.
         """
-        before: list[tuple[dict[str, Any], str, Any]] = []
+        before: list[tuple[Any, Any, Tensor]] = []
         try:
             for name, axes in self._axes.items():
                 if name in own:
@@ -172,15 +173,15 @@ class Elastic:
             self._sizes.follow(self.model, self.dense)
 
 
-def _places(mould: Mould) -> dict[str, list[tuple[dict[str, Any], str]]]:
-    """Where modules hold each tensor: more than one place for a tied one."""
+def _places(mould: Mould) -> dict[str, list[tuple[Any, Any]]]:
+    """Where modules hold each tensor, as a container and a key: more than one place for a tied one."""
     names = {id(t): name for name, t in mould.tensors.items()}
-    found: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    found: dict[str, list[tuple[Any, Any]]] = {}
     for _, module in mould.modules:
-        for held in (module._parameters, module._buffers, module.__dict__):
-            for key, tensor in held.items():
-                if isinstance(tensor, Tensor) and id(tensor) in names:
-                    found.setdefault(names[id(tensor)], []).append((held, key))
+        for attribute in module.__dict__:
+            for _, holder, key in places(module.__dict__, attribute, attribute):
+                if (name := names.get(id(holder[key]))) is not None:
+                    found.setdefault(name, []).append((holder, key))
     return found
 
 

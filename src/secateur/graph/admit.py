@@ -33,13 +33,13 @@ def admitted(model: Any) -> Mould:
 
     Raises:
         UsageError: it is no ``nn.Module``.
-        InputError: it is, or holds, a TorchScript module, an exported program, a compiled or parallel wrapper, or a
-            lazy parameter.
+        InputError: it is, or holds, a TorchScript module, an exported program, a compiled or parallel wrapper, a lazy
+            parameter, or a parameter that consists of others (``fully_shard``).
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"trace takes an nn.Module, not {type(model).__name__}")
     mould = Mould(model)
-    problems = [*_wrapped(mould), *_scripted(mould), *_exported(mould), *_lazy(mould)]
+    problems = [*_wrapped(mould), *_scripted(mould), *_exported(mould), *_lazy(mould), *_spread_out(mould)]
     if problems:
         raise InputError("this model cannot be traced as it is:\n" + "\n".join(problems))
     return mould
@@ -74,10 +74,23 @@ def _exported(mould: Mould) -> Iterator[str]:
 
 
 def _lazy(mould: Mould) -> Iterator[str]:
-    held = (*mould.parameters.items(), *mould.buffers.items())
-    found = [name for name, tensor in held if nn.parameter.is_lazy(tensor)]
+    found = [name for name, tensor in _held(mould) if nn.parameter.is_lazy(tensor)]
     if found:
         yield f"lazy, without a shape yet: {_names(found)}: run the model once, model(*example_inputs)"
+
+
+def _spread_out(mould: Mould) -> Iterator[str]:
+    kinds: dict[str, list[str]] = {}
+    for name, tensor in _held(mould):
+        if type(tensor) not in (nn.Parameter, Tensor) and hasattr(type(tensor), "__tensor_flatten__"):
+            kinds.setdefault(type(tensor).__name__, []).append(name)
+    for kind, names in kinds.items():
+        yield f"{kind} instead of a plain tensor: {_names(names)}: shard, quantise or convert the cut model instead"
+
+
+def _held(mould: Mould) -> Iterator[tuple[str, Tensor]]:
+    yield from mould.parameters.items()
+    yield from mould.buffers.items()
 
 
 def does_not_run(model: nn.Module, call: tuple[tuple, dict], on_meta: Exception, error: Exception) -> InputError:

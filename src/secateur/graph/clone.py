@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils.hooks import RemovableHandle
 
-from secateur.graph.constants import is_constant
+from secateur.graph.constants import held_tensors, is_constant, is_memory
 
 #: What a copy may share with its original: values, and code.
 _SHARED = frozenset(
@@ -43,6 +43,7 @@ _SHARED = frozenset(
     )
 )
 _FILLED_LATER = frozenset((OrderedDict, dict, set))
+_HOLDERS = frozenset((OrderedDict, dict, list, tuple))
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
@@ -90,8 +91,8 @@ def _tensors_in(modules: list[tuple[str, nn.Module]]) -> tuple[dict[str, Tensor]
 def copy_with(model: nn.Module, change: Callable[[str, Tensor], Tensor]) -> nn.Module:
     """A copy of the modules in which every parameter and buffer is ``change(name, tensor)``.
 
-    The dense tensors are never copied. Tied tensors stay tied. Dictionaries of nothing but tensors are caches that the
-    model filled when it ran (at other sizes, maybe), so the copy starts with empty ones.
+    The dense tensors are never copied. Tied tensors stay tied. Dictionaries that the model fills with tensors when it
+    runs (at other sizes, maybe) are empty in the copy, and what ``compile()`` made of a module is not in it.
     """
     return Mould(model).cast(change).model
 
@@ -140,10 +141,10 @@ class Mould:
         seen = {id(t) for held in (self.parameters, self.buffers) for t in held.values()}
         found: dict[str, Tensor] = {}
         for part in self._parts:
-            for name, value in part.tensors:
-                if id(value) not in seen and is_constant(part.module, name, value):
-                    seen.add(id(value))
-                    found[f"{part.path}.{name}" if part.path else name] = value
+            for attribute, name, tensor in part.tensors:
+                if id(tensor) not in seen and is_constant(part.module, attribute, tensor):
+                    seen.add(id(tensor))
+                    found[f"{part.path}.{name}" if part.path else name] = tensor
         return found
 
     @functools.cached_property
@@ -170,9 +171,9 @@ class Mould:
         for part in self._parts:
             new = memo[id(part.module)] = _blank(part.module.__class__)
             modules.append((part.path, new))
-            for name, value in part.tensors:
-                if id(value) not in memo:
-                    memo[id(value)] = change(f"<attribute {name}>", value.detach())
+            for _, name, tensor in part.tensors:
+                if id(tensor) not in memo:
+                    memo[id(tensor)] = change(f"<attribute {name}>", tensor.detach())
         for part, (_, new) in zip(self._parts, modules):
             target = new.__dict__
             target.update(part.shared)
@@ -197,7 +198,7 @@ def _blank(kind: type[nn.Module]) -> nn.Module:
 class _Part:
     """One module taken apart: what copies share, empty containers, registered tensors and modules, and the rest.
 
-    Of the rest, ``tensors`` are those that are tensors.
+    ``tensors`` are those of the rest: the attribute, the name with the place in it, and the tensor.
     """
 
     __slots__ = ("empty", "held", "module", "other", "path", "shared", "tensors")
@@ -206,10 +207,12 @@ class _Part:
         self.path = path
         self.module = module
         self.shared: dict[str, Any] = module.__dict__.copy()
+        # What ``compile()`` made of this one; ``copy.deepcopy`` leaves it behind, too.
+        self.shared.pop("_compiled_call_impl", None)
         self.empty: list[tuple[str, type]] = []
         self.held: list[tuple[str, dict[str, Any]]] = []
         self.other: list[tuple[str, Any]] = []
-        self.tensors: list[tuple[str, Tensor]] = []
+        self.tensors: list[tuple[str, str, Tensor]] = []
         for name, value in module.__dict__.items():
             kind = type(value)
             if kind in _SHARED:
@@ -219,9 +222,18 @@ class _Part:
             elif name in _REGISTRIES:
                 self.held.append((name, value))
             elif kind is not tuple or not _SHARED.issuperset(map(type, value)):
+                if kind in _HOLDERS and any(held_tensors(name, value)) and is_memory(module, name):
+                    value = _forgotten(value)
                 self.other.append((name, value))
-                if isinstance(value, Tensor):
-                    self.tensors.append((name, value))
+                if kind in _HOLDERS or isinstance(value, Tensor):
+                    self.tensors += [(name, full, tensor) for full, tensor in held_tensors(name, value)]
+
+
+def _forgotten(value: Any) -> Any:
+    """What a module remembers, without the dictionaries that hold tensors: the code fills them again."""
+    if isinstance(value, dict):
+        return type(value)() if any(held_tensors("", value)) else value
+    return [_forgotten(item) for item in value] if isinstance(value, list) else value
 
 
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
@@ -232,8 +244,6 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     if found is not None:
         return found
     if kind is dict or kind is OrderedDict:
-        if value and all(isinstance(v, Tensor) for v in value.values()):
-            return kind()
         new = kind()
         memo[id(value)] = new
         for k, v in value.items():

@@ -106,7 +106,8 @@ def _even_out(model: nn.Module, call: tuple[tuple, dict]) -> None:
         if layer in left and 1 < spread < float("inf"):
             for own in layer._parameters.values():
                 if own is not None:
-                    own.div_(spread)
+                    # Code that asks for gradients in its forward must not notice.
+                    own.data.div_(spread)
             out = out / spread
         left.discard(layer)
         return out
@@ -168,7 +169,7 @@ def _spread(out: Any) -> float:
     """The standard deviation of a tensor of real numbers; 0 of anything else, and inside of a ``vmap``."""
     if not isinstance(out, Tensor) or not out.is_floating_point() or out.numel() < 2:
         return 0.0
-    return 0.0 if is_functorch_wrapped_tensor(out) else float(out.std())
+    return 0.0 if is_functorch_wrapped_tensor(out) else float(out.detach().std())
 
 
 @contextlib.contextmanager
