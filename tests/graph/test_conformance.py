@@ -155,6 +155,8 @@ LEAST = {
     "queries_from_zeros": 3,
     "remembered_positions": 2,
     "one_vector": 2,
+    "adapted": 3,
+    "diagonals": 2,
     "mixed_kernels": 2,
     "scan_into_zeros": 2,
     "attention_solved": 2,
@@ -255,6 +257,7 @@ COMPUTED_WEIGHTS = {
     "hyper_network",
     "remembered_positions",
     "one_vector",
+    "adapted",
     "mixed_kernels",
 }
 HEADLESS = {"attention_split_sizes"}

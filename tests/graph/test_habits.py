@@ -252,3 +252,68 @@ def test_products_of_three_activations_lock_them() -> None:
     graph = sc.trace(model, x)
     assert "multiplied by two activations" in graph["a"].reason
     assert sc.verify(model, make_plan(graph, {name: [0] for name in graph.widths}), x).exact
+
+
+class Wrapped(Two):
+    """Its second layer is applied with a parameter that the forward makes of a weight, or with a copy of itself."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.c, self.how = nn.Linear(8, 6), how
+        self.b = nn.Linear(6, 3)
+
+    def between(self, y: Tensor) -> Tensor:
+        if self.how == "parameter":
+            return nn.functional.linear(y, nn.Parameter(self.c.weight), self.c.bias).relu()
+        if self.how == "transposed":
+            return nn.functional.linear(y, nn.Parameter(self.c.weight.T).T, self.c.bias).relu()
+        return copy.deepcopy(self.c)(y).relu()
+
+
+@pytest.mark.parametrize("how", ["parameter", "transposed", "copied"])
+def test_parameters_that_a_forward_makes_of_others(how: str) -> None:
+    torch.manual_seed(0)
+    model, make = Wrapped(how), nn.Parameter.__new__
+    small = require_exact(model, torch.randn(2, 4), {"a": [0, 4, 7], "c": [1, 2]})
+    assert small.c.weight.shape == (2, 3)
+    assert nn.Parameter.__new__ is make
+
+
+class Identity(Two):
+    """Multiplies by an identity matrix as large as something says."""
+
+    def __init__(self, size: Any) -> None:
+        super().__init__()
+        self.size = size
+
+    def between(self, y: Tensor) -> Tensor:
+        return y @ torch.eye(self.size if isinstance(self.size, int) else self.size(self, y))
+
+
+@pytest.mark.parametrize("size", [8, lambda model, y: y.shape[-1], lambda model, y: model.b.in_features])
+def test_identity_matrices_follow_what_they_meet(size: Any) -> None:
+    torch.manual_seed(0)
+    require_exact(Identity(size), torch.randn(2, 4), {"a": [0, 3, 5]})
+
+
+def test_an_identity_matrix_whose_size_stands_in_the_code_holds_it() -> None:
+    graph = sc.trace(Identity(lambda model, y: 8), torch.randn(2, 4))
+    assert not graph.widths
+    assert "does not follow a cut: eye" in graph["a"].reason
+
+
+def test_other_matrices_of_zeros_and_ones_hold_what_they_meet() -> None:
+    class Padding(Two):
+        def between(self, y: Tensor) -> Tensor:
+            return y @ torch.eye(8, 9)[:, :8] + torch.diag_embed(y.new_ones(7), offset=1)[0]
+
+    assert not sc.trace(Padding(), torch.randn(2, 4)).widths
+
+
+def test_a_diagonal_beside_the_middle_holds_its_units() -> None:
+    class Shifted(Two):
+        def between(self, y: Tensor) -> Tensor:
+            return torch.diag_embed(y, offset=1).sum(-1)[:, 1:] + y
+
+    graph = sc.trace(Shifted(), torch.randn(2, 4))
+    assert "made a diagonal" in graph["a"].reason

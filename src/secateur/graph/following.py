@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from secateur._errors import InputError
+from secateur.graph.aliases import told_of_parameters
 from secateur.graph.blocks import FOLLOWED, Trails
 from secateur.graph.clone import Copy
 from secateur.graph.doubts import Doubts
@@ -141,6 +142,13 @@ class Run(Dispatch):
 
     def set(self, tensor: Tensor, labels: Labels) -> None:
         setattr(tensor, _ATTRIBUTE, labels)
+
+    def alias(self, tensor: Tensor, new: Tensor) -> None:
+        """Note that a parameter was made of a tensor."""
+        self.used.add(id(tensor))
+        for name in (_ATTRIBUTE, _POINTS_AT):
+            if (own := getattr(tensor, name, None)) is not None:
+                setattr(new, name, own)
 
     def where(self, func: Any = None) -> str:
         """The running operation in words."""
@@ -309,7 +317,8 @@ def follow(run: Run, skeleton: Copy, inputs: tuple[tuple, dict]) -> None:
     args, kwargs = copied(inputs)
     run.perform.mark([*output_tensors((args, kwargs))])
     watch = SizeWatch(dict(skeleton.modules), lambda: run.module, run.call, run.sources.run)
-    with plain_kernels(), nothing_remembered(skeleton.modules), run.stack, watch, run:
+    told = told_of_parameters(run.alias)
+    with plain_kernels(), nothing_remembered(skeleton.modules), told, run.stack, watch, run:
         output = skeleton.model(*args, **kwargs)
     given = list(output_tensors(output))
     if not given:

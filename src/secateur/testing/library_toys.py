@@ -1,5 +1,5 @@
 """Toy models of habits of the large libraries: tokens that a setting leaves out, rows written by a mask or an index,
-positions that are remembered, queries that begin as zeros."""
+positions that are remembered, queries that begin as zeros, layers with adapters."""
 
 from __future__ import annotations
 
@@ -186,6 +186,39 @@ class MixedKernels(Tokens):
         return x + self.b(y.transpose(1, 2).tanh())
 
 
+class Adapted(Tokens):
+    """A layer whose rows are scaled to a length of their own once a change of low rank is added to them.
+
+    What is added is asked of the two layers that make it, with an identity matrix; the weight is wrapped anew.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+        self.down, self.up = nn.Linear(WIDTH, 4, bias=False), nn.Linear(4, 9, bias=False)
+        self.length = nn.Parameter(torch.rand(9))
+
+    def body(self, x: Tensor) -> Tensor:
+        change = self.up(self.down(torch.eye(self.down.weight.shape[1]))).T
+        weight = nn.Parameter(self.a.weight.T).T
+        scale = self.length / torch.linalg.norm(weight + change, dim=1)
+        y = F.linear(x, weight) * scale + (scale - 1) * self.up(self.down(x)) + self.a.bias
+        return x + self.b(y.relu())
+
+
+class Diagonals(Tokens):
+    """Features scaled by a diagonal matrix that depends on the example, and mixed with an identity matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate, self.b = nn.Linear(WIDTH, 9), nn.Linear(WIDTH, 9), nn.Linear(9, WIDTH)
+
+    def body(self, x: Tensor) -> Tensor:
+        y = self.a(x).relu()
+        scale = torch.diag_embed(self.gate(x.mean(1)).sigmoid())
+        return x + self.b(y @ (scale + torch.eye(y.shape[-1]) / 10))
+
+
 class OneVector(Tokens):
     """A layer on a vector without examples: the same for all of them."""
 
@@ -211,6 +244,8 @@ def library_toys() -> dict[str, Callable[[], tuple[nn.Module, Any]]]:
         "queries_from_zeros": QueriesFromZeros,
         "remembered_positions": RememberedPositions,
         "one_vector": OneVector,
+        "adapted": Adapted,
+        "diagonals": Diagonals,
         "mixed_kernels": MixedKernels,
         "scan_into_zeros": ScanIntoZeros,
         "attention_solved": TriangularSolve,

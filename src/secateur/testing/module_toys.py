@@ -114,13 +114,13 @@ class OwnStatistics(Image):
 
 
 class PlainTables(Image):
-    """Tensors that are neither parameters nor buffers: a shift for every channel, one for every place."""
+    """Tensors that are neither parameters nor buffers: one for every place, and shifts in a tuple of a dictionary."""
 
     def __init__(self) -> None:
         super().__init__(8)
         self.stem, self.a, self.last = conv_bn(3, 6), nn.Conv2d(6, 7, 3, padding=1), conv_bn(7, 8)
-        self.shift = torch.randn(7)
         self.places = self._waves(6, 8)
+        self.more = {"shifts": (torch.randn(7), torch.randn(8))}
 
     def _waves(self, channels: int, size: int) -> Tensor:
         self.rates = torch.rand(channels, 1, 1)
@@ -128,7 +128,8 @@ class PlainTables(Image):
 
     def features(self, x: Tensor) -> Tensor:
         x = self.a((self.stem(x) + self.places.to(x)).relu())
-        return self.last((x - self.shift.view(1, -1, 1, 1)).relu()).relu()
+        inner, outer = self.more["shifts"]
+        return self.last((x - inner.view(1, -1, 1, 1)).relu()).relu() + outer.view(-1, 1, 1)
 
 
 class Siamese(nn.Module):

@@ -4,6 +4,7 @@ from secateur.graph.rules import (  # noqa: F401 - each registers its own
     attention,
     combinations,
     contractions,
+    diagonals,
     experts,
     lookups,
     moves,

@@ -23,9 +23,7 @@ def factory_like(run, func, args, kwargs, out) -> None:
     run.set(out, UNIFORM if own.systems or own.is_uniform or own.is_weight else FIXED)
 
 
-@rule(
-    "arange", "linspace", "eye", "tril_indices", "triu_indices", "sym_size", "is_same_size", "size", "stride", "numel"
-)
+@rule("arange", "linspace", "tril_indices", "triu_indices", "sym_size", "is_same_size", "size", "stride", "numel")
 def constant(run, func, args, kwargs, out) -> None:
     """A constant that is not the same everywhere: nothing is known of it, and nothing reached it."""
 
