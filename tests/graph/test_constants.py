@@ -258,6 +258,8 @@ class Remembering(nn.Module):
         self.cache: dict[int, Tensor] = {}
         self.caches: list[dict[int, Tensor]] = [{}, {}]
         self.settings: dict[str, Tensor] = {}
+        self.places = {"order": torch.arange(8)}
+        self.calls = {"so far": torch.tensor(2.0)}
         self.set("of b", torch.rand(5))
 
     def set(self, name: str, value: Tensor) -> None:
@@ -276,6 +278,8 @@ class Remembering(nn.Module):
         """(batch, tokens, 4) to (batch, tokens, 5)."""
         seen = [0]
         seen[0] = x.shape[1]
+        self.places["order"] = self.places["order"].to(x.device)
+        self.calls["so far"] += 1
         y = self.a(x) * self.scales["of a"] * self.scales.get("of all", 1.0)
         return self.b(y.relu() + self.slope(seen[0])) * self.settings["of b"]
 
@@ -295,6 +299,8 @@ def test_dictionaries_that_the_code_fills_are_empty_in_a_copy_and_others_are_who
     assert (small.cache, small.caches) == ({}, [{}, {}])
     assert small.scales["of a"].shape == (3,)
     assert small.scales["of all"] == 3
+    assert torch.equal(small.places["order"], model.places["order"])
+    assert small.calls["so far"] == 3
     assert torch.equal(small.settings["of b"], model.settings["of b"])
     assert len(model.cache) == 1
     small(WORDS)

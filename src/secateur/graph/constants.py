@@ -3,31 +3,22 @@
 PyTorch knows nothing of them: they are in no ``state_dict`` and do not move with the model. Those that are set when the
 module is built and never after are constants, as tables of positions often are, and follow a cut like buffers do. What
 the code sets when it runs is a memory of what ran, at other sizes maybe, and is left alone; dictionaries that it fills
-then (caches, mostly by size) are empty in a copy.
+as it needs them (caches, mostly by size) are empty in a copy.
 """
 
 from __future__ import annotations
 
-import ast
-import dis
-import inspect
-import textwrap
 from collections import OrderedDict
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from functools import cache
-from types import CodeType
 from typing import Any
 
 from torch import Tensor, nn
 
-from secateur.graph.class_code import methods_of
+from secateur.graph.class_code import Methods, asked, filled, methods_of, named, set_by
 
 #: Methods that set a constant without making it another: the constructor, and what moves tensors to a device.
 _BUILDING = {"__init__", "_apply"}
-#: What changes a list or a dictionary in place.
-_CHANGING = {"append", "clear", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update"}
-
-Methods = dict[str, list[CodeType]]
 
 
 def held_tensors(attribute: str, value: Any) -> Iterator[tuple[str, Tensor]]:
@@ -83,8 +74,8 @@ def is_constant(module: nn.Module, attribute: str, tensor: Tensor) -> bool:
 
 
 def is_memory(module: nn.Module, attribute: str) -> bool:
-    """Whether the code sets an attribute, or an item in it, when it runs."""
-    return attribute in _set_when_run(type(module))
+    """Whether the code fills a dictionary when it runs, and does without what is in it already."""
+    return attribute in _filled_when_run(type(module))
 
 
 @cache
@@ -92,75 +83,35 @@ def _set_when_built(kind: type) -> frozenset[str]:
     """Attributes that the constructor of a class sets, or what only it calls, and no other method does."""
     methods = methods_of(kind)
     building = _building(methods)
-    return frozenset(_sets(methods, building) - _sets(methods, methods.keys() - building))
+    return frozenset(set_by(methods, building) - set_by(methods, methods.keys() - building))
 
 
 @cache
 def _filled_later(kind: type) -> frozenset[str]:
     """Attributes in which any other method sets items."""
     methods = methods_of(kind)
-    return frozenset(_fills(methods, methods.keys() - _building(methods)))
+    return frozenset(filled(methods, methods.keys() - _building(methods)))
 
 
 @cache
-def _set_when_run(kind: type) -> frozenset[str]:
-    """Attributes that ``forward`` sets, or what it may call; of a class without one, all but what builds it."""
+def _filled_when_run(kind: type) -> frozenset[str]:
+    """Attributes of which ``forward``, or what it may call, sets items and asks whether there are any.
+
+    Of a class without a ``forward`` every method may be called that does not build it.
+    """
     methods = methods_of(kind)
     running = {"forward"} if "forward" in methods else methods.keys() - _building(methods)
-    while grown := (_names(methods, running) & methods.keys()) - running:
+    while grown := (named(methods, running) & methods.keys()) - running:
         running |= grown
-    return frozenset(_sets(methods, running) | _fills(methods, running))
+    return frozenset(filled(methods, running) & asked(methods, running))
 
 
 def _building(methods: Methods) -> set[str]:
     """The methods that only build: those known as such, and what nothing else names."""
     building = _BUILDING & methods.keys()
     while True:
-        named, elsewhere = _names(methods, building), _names(methods, methods.keys() - building)
-        grown = building | (named & methods.keys()) - elsewhere
+        elsewhere = named(methods, methods.keys() - building)
+        grown = building | (named(methods, building) & methods.keys()) - elsewhere
         if grown == building:
             return building
         building = grown
-
-
-def _names(methods: Methods, some: Set[str]) -> set[str]:
-    """Every name that some methods use."""
-    return {name for method in some for code in methods[method] for name in code.co_names}
-
-
-def _sets(methods: Methods, some: Set[str]) -> set[str]:
-    """Names of the attributes that some methods set, on whatever object."""
-    steps = (step for method in some for code in methods[method] for step in dis.get_instructions(code))
-    return {step.argval for step in steps if step.opname in ("STORE_ATTR", "DELETE_ATTR")}
-
-
-def _fills(methods: Methods, some: Set[str]) -> set[str]:
-    """Names of the attributes in which some methods set items, on whatever object."""
-    codes = {code for method in some for code in methods[method]}
-    inner = {part for code in codes for part in code.co_consts if isinstance(part, CodeType)}
-    return set().union(*map(_filled_by, codes - inner))
-
-
-def _filled_by(code: CodeType) -> set[str]:
-    """Names of the attributes in which a function sets items, directly or by a name of its own for them."""
-    try:
-        nodes = [*ast.walk(ast.parse(textwrap.dedent(inspect.getsource(code))))]
-    except (OSError, SyntaxError):
-        return set(code.co_names)
-    assigned = [(node.value, target) for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
-    assigned += [(node.iter, node.target) for node in nodes if isinstance(node, ast.For)]
-    known = {target.id: value for value, target in assigned if isinstance(target, ast.Name)}
-    changed = [node.value for node in nodes if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load)]
-    called = [node.func for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-    changed += [function.value for function in called if function.attr in _CHANGING]
-    owners = [_owner(node, known) for node in changed]
-    return {owner.attr for owner in owners if isinstance(owner, ast.Attribute)}
-
-
-def _owner(node: ast.expr, known: dict[str, ast.expr]) -> ast.expr:
-    """What an item belongs to, however deep it lies: ``x.a`` for ``x.a[0]["b"]``."""
-    if isinstance(node, ast.Subscript):
-        return _owner(node.value, known)
-    if isinstance(node, ast.Name) and node.id in known:
-        return _owner(known[node.id], {name: value for name, value in known.items() if name != node.id})
-    return node
