@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import weakref
 from typing import Any
 
 import pytest
@@ -199,6 +200,100 @@ def test_hooks_of_a_copy_belong_to_the_copy() -> None:
     assert not small.a._forward_hooks
     assert torch.equal(dense(x), before)
     assert len(dense.a._forward_hooks) == len(again.a._forward_hooks) == 1
+
+
+class Watched(nn.Module):
+    """What layers of a network give, taken by hooks, in each of the ways that one finds in tutorials."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+        self.how, self.last = how, torch.empty(0)
+        self.seen: dict[str, Tensor] = {}
+        self.known = {"2": torch.empty(0)}
+        self.items = items = []
+        hooks = {
+            "method": self.keep,
+            "function that a method makes": self.keeper("2"),
+            "attribute": lambda layer, given, out: setattr(self, "last", out),
+            "list": lambda layer, given, out: items.append(out),
+            "reference": self.referring(weakref.ref(self)),
+        }
+        self.body[2].register_forward_hook(hooks[how])
+
+    def keep(self, layer: nn.Module, given: Any, out: Tensor) -> None:
+        """A hook that is a method."""
+        self.known["2"] = out
+
+    def keeper(self, name: str) -> Any:
+        """A hook that is a function with a name of its own for what it fills."""
+
+        def keep(layer: nn.Module, given: Any, out: Tensor) -> None:
+            self.seen[name] = out
+
+        return keep
+
+    def referring(self, me: Any) -> Any:
+        """A hook that keeps nobody alive."""
+        return lambda layer, given, out: me().keep(layer, given, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 4) to (batch, 6)."""
+        self.items.clear()
+        self.body(x)
+        if self.how == "attribute":
+            return self.last
+        return self.items[0] if self.how == "list" else {**self.known, **self.seen}["2"]
+
+
+WATCHES = ["method", "function that a method makes", "attribute", "list", "reference"]
+
+
+@pytest.mark.parametrize("how", WATCHES)
+@pytest.mark.parametrize("ran", [False, True])
+def test_what_hooks_take_out_of_a_network(how: str, ran: bool) -> None:
+    torch.manual_seed(0)
+    model, example = Watched(how), torch.randn(2, 4)
+    if ran:
+        model(example)
+    before = [t for held in (model.known, model.seen) for t in held.values()]
+    # What comes behind the layer that is watched reaches nothing, so it may be cut or not.
+    graph = sc.trace(model, example)
+    assert graph.widths["body.0"] == 8
+    assert graph["body.2"].reason == "reaches the model's output"
+    plan = make_plan(graph, {"body.0": [1, 5]})
+    assert sc.verify(model, plan, example).exact
+    small = sc.cut(model, plan)
+    assert not small(example).equal(model(example))
+    assert small.body[2].weight.shape == (6, 2)
+    after = [t for held in (model.known, model.seen) for t in held.values()]
+    assert not any(t.is_meta or t.dtype == torch.float64 for t in (*before, *after))
+
+
+def test_functions_that_refer_to_other_things_are_shared() -> None:
+    taken: list[Tensor] = []
+    model = Two()
+    model.between = lambda y: y.relu()
+    model.scale = (lambda: (factor := 2.0) and (lambda y: y * factor))()
+
+    def later() -> Any:
+        def hook(layer: nn.Module, given: Any, out: Tensor) -> None:
+            taken.append(out)
+            again(layer)
+
+        def again(layer: nn.Module) -> Any:
+            return hook if layer is None else None
+
+        return hook
+
+    hook = later()
+    model.a.register_forward_hook(hook)
+    small = require_exact(model, torch.randn(2, 4), {"a": [0, 3]})
+    assert small.between is model.between
+    assert small.scale is model.scale
+    taken.clear()
+    small(torch.randn(2, 4))
+    assert [t.shape for t in taken] == [(2, 2)]
 
 
 def test_nested_tensors_are_named() -> None:

@@ -37,7 +37,6 @@ _SHARED = frozenset(
         torch.dtype,
         torch.device,
         torch.Size,
-        types.FunctionType,
         types.BuiltinFunctionType,
         types.ModuleType,
     )
@@ -156,8 +155,13 @@ class Mould:
         with _handles_that_follow():
             return self._cast(change)
 
+    @functools.cached_property
+    def _own(self) -> frozenset[int]:
+        """Identities of the containers that modules hold."""
+        return frozenset(id(v) for part in self._parts for _, v in (*part.empty, *part.other) if type(v) in _HOLDERS)
+
     def _cast(self, change: Callable[[str, Tensor], Tensor]) -> Copy:
-        memo: dict[int, Any] = {}
+        memo = _Memo(lambda: self._own)
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             new = Tensor._make_subclass(nn.Parameter, change(name, parameter.detach()), parameter.requires_grad)
@@ -177,12 +181,13 @@ class Mould:
         for part, (_, new) in zip(self._parts, modules):
             target = new.__dict__
             target.update(part.shared)
-            for name, kind in part.empty:
-                target[name] = kind()
+            for name, value in part.empty:
+                target[name] = memo[id(value)] = type(value)()
             for name, held in part.held:
                 target[name] = {k: None if v is None else memo[id(v)] for k, v in held.items()}
+        for part, (_, new) in zip(self._parts, modules):
             for name, value in part.other:
-                target[name] = _copied(value, memo)
+                new.__dict__[name] = _copied(value, memo)
         return Copy(modules, tensors)
 
 
@@ -209,7 +214,7 @@ class _Part:
         self.shared: dict[str, Any] = module.__dict__.copy()
         # What ``compile()`` made of this one; ``copy.deepcopy`` leaves it behind, too.
         self.shared.pop("_compiled_call_impl", None)
-        self.empty: list[tuple[str, type]] = []
+        self.empty: list[tuple[str, Any]] = []
         self.held: list[tuple[str, dict[str, Any]]] = []
         self.other: list[tuple[str, Any]] = []
         self.tensors: list[tuple[str, str, Tensor]] = []
@@ -218,7 +223,7 @@ class _Part:
             if kind in _SHARED:
                 continue
             if kind in _FILLED_LATER and not value:
-                self.empty.append((name, kind))
+                self.empty.append((name, value))
             elif name in _REGISTRIES:
                 self.held.append((name, value))
             elif kind is not tuple or not _SHARED.issuperset(map(type, value)):
@@ -236,7 +241,24 @@ def _forgotten(value: Any) -> Any:
     return [_forgotten(item) for item in value] if isinstance(value, list) else value
 
 
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
+class _Memo(dict[int, Any]):
+    """What has been copied, by the identity of the original."""
+
+    def __init__(self, own: Callable[[], frozenset[int]]):
+        super().__init__()
+        self._own = own
+
+    def follows(self, value: Any) -> bool:
+        """Whether what a function refers to is a part of the model, of which a copy has one of its own."""
+        kind = type(value)
+        return (
+            id(value) in self
+            or kind in (types.FunctionType, types.MethodType, weakref.ReferenceType)
+            or (kind in _HOLDERS and id(value) in self._own())
+        )
+
+
+def _copied(value: Any, memo: _Memo) -> Any:
     kind = type(value)
     if kind in _SHARED:
         return value
@@ -258,6 +280,10 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return tuple([_copied(v, memo) for v in value])
     if kind is set:
         return set(value)
+    if kind is types.FunctionType:
+        return _rebound(value, memo) if value.__closure__ else value
+    if kind is weakref.ReferenceType:
+        return value if (known := memo.get(id(value()))) is None else weakref.ref(known)
     if kind is types.MethodType:
         owner = value.__self__
         inside = not isinstance(owner, (nn.Module, type))
@@ -266,6 +292,32 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         keywords = {k: _copied(v, memo) for k, v in value.keywords.items()}
         return functools.partial(_copied(value.func, memo), *[_copied(v, memo) for v in value.args], **keywords)
     return deep_copy(value, memo)
+
+
+def _rebound(function: types.FunctionType, memo: _Memo) -> types.FunctionType:
+    """A function that is written inside of another one, with copies of the parts of the model that it refers to."""
+    memo[id(function)] = function
+    cells = function.__closure__ or ()
+    new = tuple([_rebound_cell(cell, memo) for cell in cells])
+    if all(a is b for a, b in zip(new, cells)):
+        return function
+    bound = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, new)
+    for name in (*functools.WRAPPER_ASSIGNMENTS, "__kwdefaults__"):
+        setattr(bound, name, getattr(function, name))
+    vars(bound).update(vars(function))
+    memo[id(function)] = bound
+    return bound
+
+
+def _rebound_cell(cell: types.CellType, memo: _Memo) -> types.CellType:
+    try:
+        value = cell.cell_contents
+    except ValueError:
+        # The name is not bound yet.
+        return cell
+    if not memo.follows(value) or (new := _copied(value, memo)) is value:
+        return cell
+    return types.CellType(new)
 
 
 @contextlib.contextmanager
@@ -278,7 +330,7 @@ def _handles_that_follow() -> Iterator[None]:
         del RemovableHandle.__deepcopy__  # type: ignore[attr-defined]
 
 
-def _copied_handle(handle: RemovableHandle, memo: dict[int, Any]) -> RemovableHandle:
+def _copied_handle(handle: RemovableHandle, memo: _Memo) -> RemovableHandle:
     def follow(hooks: Any) -> Any:
         return hooks if (held := hooks()) is None else weakref.ref(_copied(held, memo))
 
