@@ -271,3 +271,41 @@ def test_what_cannot_be_seen_is_said_as_before(kind: type[Auxiliary]):
     assert graph.training_callers == ()
     assert model.norm.running_mean.sum() == 0
     assert sc.verify(model, make_plan(graph, {"a": [0, 3]}), IMAGES).exact
+
+
+class SampledMasks(nn.Module):
+    """Masks for training that were drawn when it was built, of which every pass takes the next few."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.register_buffer("masks", torch.rand(20, 8))
+        self.taken, self.size = 0, 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.size != len(x):
+            self.size = len(x)
+            if self.training:
+                self.masks = torch.rand(20, self.a.out_features)
+        y = self.a(x)
+        if self.training:
+            y = y * self.masks[self.taken : self.taken + self.size]
+            self.taken += self.size
+        return self.b(y.relu())
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_a_buffer_that_is_read_only_in_training_is_cut_too(ran: bool):
+    torch.manual_seed(0)
+    model, x = SampledMasks().eval(), torch.randn(2, 4)
+    if ran:
+        model(x)
+    graph = sc.trace(model, x)
+    assert graph.widths == {"a": 8}
+    assert ("masks", 1) in {(m.tensor, m.axis) for m in graph["a"].members}
+    plan = make_plan(graph, {"a": [0, 3, 5]})
+    assert sc.verify(model, plan, x).exact
+    small = sc.cut(model, plan).train()
+    assert small.masks.shape == (20, 3)
+    small(torch.randn(5, 4)).sum().backward()
+    assert (model.taken, small.taken) == (0, 5)

@@ -82,6 +82,12 @@ class Capture:
         """Modules that hold parameters that are never used."""
         return {name.rpartition(".")[0] for name in self.never_used & self.mould.parameters.keys()}
 
+    @property
+    def waiting(self) -> set[str]:
+        """Those, and modules that hold buffers of several numbers that are never used."""
+        unused = ((name, self.mould.buffers[name]) for name in self.never_used & self.mould.buffers.keys())
+        return self.idle | {n.rpartition(".")[0] for n, t in unused if t.is_floating_point() and t.numel() > 1}
+
 
 def as_call(example_inputs: Any) -> tuple[tuple, dict]:
     """Example inputs as positional and keyword arguments: a tensor, a tuple of arguments, or a dict of keywords."""
@@ -202,9 +208,16 @@ def _followed(
 
 
 def _with_training(found: Capture, skeleton: Copy) -> Capture:
-    """The same with a second pass, if parameters that were not used are used in training."""
+    """The same with a second pass, if tensors that were not used are used in training."""
     best = found
-    for callers in callers_of(found.idle, found.entering.keys(), skeleton) if found.idle else ():
+    tries = callers_of(found.waiting, found.entering.keys(), skeleton)
+    if not tries:
+        return found
+    numbers = [(vars(m), {k: v for k, v in vars(m).items() if type(v) in (bool, int)}) for _, m in skeleton.modules]
+    for callers in tries:
+        for attributes, before in numbers:
+            # Modules may count their passes, also those that led to nothing.
+            attributes.update(before)
         ledger = found.ledger.branch()
         run = Run(ledger, skeleton, MetaMemory(True))
         run.sources.bound |= found.bound
@@ -219,8 +232,8 @@ def _with_training(found: Capture, skeleton: Copy) -> Capture:
         training = replace(training, sites=ledger.sites[own[0] :])
         del ledger.sites[own[0] :], ledger.terms[own[1] :]
         more = replace(found, ledger=ledger, sites=ledger.sites, in_training=training)
-        if more.idle < best.idle:
+        if more.waiting < best.waiting:
             best = more
-        if not best.idle:
+        if not best.waiting:
             break
     return best

@@ -295,6 +295,11 @@ def dry_run(
     args, call_kwargs = copied(recorded.inputs)
     recorded.memory.mark([*output_tensors((args, call_kwargs))])
     try:
+        if recorded.callers:
+            # A pass in training mode came second, and modules may count their passes.
+            with plain_kernels(), nothing_remembered(skeleton.modules):
+                model(*args, **call_kwargs)
+            args, call_kwargs = copied(recorded.inputs)
         with (
             in_training(model, recorded.callers),
             plain_kernels(),

@@ -64,16 +64,23 @@ class Prober:
         return Settled(*self.findings.settled, self.findings.literals)
 
     def _followed_in_training(self) -> Findings:
-        """Lock the parts that run only in training where these do not follow random cuts."""
+        """Lock the parts that run only in training where these do not follow random cuts, their own widths first."""
         found, training = self.findings, self.recorded.in_training
         if training is None or not found.leaves_in_doubt(training):
             return found
-        failed = next((f for seed in (0, 1) if (f := dry_run(training, found.cut(seed), found.literals).failure)), None)
-        if failed is None:
-            return found
-        reason = f"a part that runs only in training does not follow a cut [{failed.line}]: {failed.what}"
-        axes = [axis for axis in self.recorded.ledger.axes if axis.tensor in self.recorded.unused - training.unused]
-        return found.lock([(np.arange(axis.start, axis.start + axis.size), reason) for axis in axes])
+        parts = self.recorded.unused - training.unused
+        axes = [axis for axis in self.recorded.ledger.axes if axis.tensor in parts]
+        own = {
+            (m.tensor, m.axis) for g in found.groups if parts.issuperset(x.tensor for x in g.members) for m in g.members
+        }
+        for some in ([axis for axis in axes if (axis.tensor, axis.axis) in own], axes):
+            cuts = (dry_run(training, found.cut(seed), found.literals) for seed in (0, 1))
+            failed = next((outcome.failure for outcome in cuts if outcome.failure), None)
+            if failed is None:
+                break
+            reason = f"a part that runs only in training does not follow a cut [{failed.line}]: {failed.what}"
+            found = found.lock([(np.arange(axis.start, axis.start + axis.size), reason) for axis in some])
+        return found
 
     def _with_parameters(self) -> Findings:
         """Lock what lies on buffers alone: no weight says what such a unit is worth, or is saved with it."""

@@ -115,7 +115,7 @@ def _even_out(model: nn.Module, call: tuple[tuple, dict]) -> None:
     left = {m for m in model.modules() if isinstance(w := m._parameters.get("weight"), Tensor) and w.dim() > 1}
     hooks = [layer.register_forward_hook(scale) for layer in left]
     try:
-        with torch.no_grad(), one_thread(), _double_by_default(), _InDouble():
+        with _in_precision():
             with_same_luck(model, *call)
     finally:
         for hook in hooks:
@@ -173,12 +173,13 @@ def _spread(out: Any) -> float:
 
 
 @contextlib.contextmanager
-def _double_by_default() -> Iterator[None]:
-    """Tensors that a forward makes for itself (``torch.zeros``) follow the comparison's precision."""
+def _in_precision() -> Iterator[None]:
+    """Everything in float64, also tensors that a forward makes for itself (``torch.zeros``)."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        yield
+        with torch.no_grad(), one_thread(), _InDouble():
+            yield
     finally:
         torch.set_default_dtype(before)
 
@@ -199,6 +200,9 @@ def _compare(dense: nn.Module, plan: Plan, call: tuple[tuple, dict]) -> tuple[fl
         callers = plan.in_training.callers
         masked = mask(dense, replace(plan, reads=plan.in_training.reads))
         whole = masked.model if isinstance(masked, Masked) else masked
+        with _in_precision():
+            # The other has run by now, and modules may count their passes.
+            with_same_luck(whole, *call)
         with in_training(whole, callers), in_training(small, callers):
             error, more = _difference(masked, small, call)
         worst, count = max(worst, error), count + more
@@ -206,7 +210,7 @@ def _compare(dense: nn.Module, plan: Plan, call: tuple[tuple, dict]) -> tuple[fl
 
 
 def _difference(masked: nn.Module, small: nn.Module, call: tuple[tuple, dict]) -> tuple[float, int]:
-    with torch.no_grad(), one_thread(), _double_by_default(), _InDouble():
+    with _in_precision():
         want = _outputs(masked, call, "the masked model does not run in float64")
         got = _outputs(small, call, "the cut model does not run")
     worst, count = 0.0, 0
