@@ -218,7 +218,7 @@ class _Part:
         self.held: list[tuple[str, dict[str, Any]]] = []
         self.other: list[tuple[str, Any]] = []
         self.tensors: list[tuple[str, str, Tensor]] = []
-        for name, value in module.__dict__.items():
+        for name, value in self.shared.items():
             kind = type(value)
             if kind in _SHARED:
                 continue
