@@ -155,13 +155,8 @@ class Mould:
         with _handles_that_follow():
             return self._cast(change)
 
-    @functools.cached_property
-    def _own(self) -> frozenset[int]:
-        """Identities of the containers that modules hold."""
-        return frozenset(id(v) for part in self._parts for _, v in (*part.empty, *part.other) if type(v) in _HOLDERS)
-
     def _cast(self, change: Callable[[str, Tensor], Tensor]) -> Copy:
-        memo = _Memo(lambda: self._own)
+        memo = _Memo(self._parts)
         tensors: dict[str, Tensor] = {}
         for name, parameter in self.parameters.items():
             new = Tensor._make_subclass(nn.Parameter, change(name, parameter.detach()), parameter.requires_grad)
@@ -181,8 +176,8 @@ class Mould:
         for part, (_, new) in zip(self._parts, modules):
             target = new.__dict__
             target.update(part.shared)
-            for name, value in part.empty:
-                target[name] = memo[id(value)] = type(value)()
+            for name, kind in part.empty:
+                target[name] = kind()
             for name, held in part.held:
                 target[name] = {k: None if v is None else memo[id(v)] for k, v in held.items()}
         for part, (_, new) in zip(self._parts, modules):
@@ -214,7 +209,7 @@ class _Part:
         self.shared: dict[str, Any] = module.__dict__.copy()
         # What ``compile()`` made of this one; ``copy.deepcopy`` leaves it behind, too.
         self.shared.pop("_compiled_call_impl", None)
-        self.empty: list[tuple[str, Any]] = []
+        self.empty: list[tuple[str, type]] = []
         self.held: list[tuple[str, dict[str, Any]]] = []
         self.other: list[tuple[str, Any]] = []
         self.tensors: list[tuple[str, str, Tensor]] = []
@@ -223,7 +218,7 @@ class _Part:
             if kind in _SHARED:
                 continue
             if kind in _FILLED_LATER and not value:
-                self.empty.append((name, value))
+                self.empty.append((name, kind))
             elif name in _REGISTRIES:
                 self.held.append((name, value))
             elif kind is not tuple or not _SHARED.issuperset(map(type, value)):
@@ -244,18 +239,24 @@ def _forgotten(value: Any) -> Any:
 class _Memo(dict[int, Any]):
     """What has been copied, by the identity of the original."""
 
-    def __init__(self, own: Callable[[], frozenset[int]]):
+    def __init__(self, parts: list[_Part]):
         super().__init__()
-        self._own = own
+        self._parts = parts
 
     def follows(self, value: Any) -> bool:
         """Whether what a function refers to is a part of the model, of which a copy has one of its own."""
         kind = type(value)
-        return (
-            id(value) in self
-            or kind in (types.FunctionType, types.MethodType, weakref.ReferenceType)
-            or (kind in _HOLDERS and id(value) in self._own())
-        )
+        if id(value) in self or kind in (types.FunctionType, types.MethodType, weakref.ReferenceType):
+            return True
+        return kind in _HOLDERS and id(value) in self._held
+
+    @functools.cached_property
+    def _held(self) -> frozenset[int]:
+        """Identities of the containers that modules hold; those of empty ones are known from now on."""
+        for part in self._parts:
+            for name, _ in part.empty:
+                self[id(part.module.__dict__[name])] = self[id(part.module)].__dict__[name]
+        return frozenset(id(v) for part in self._parts for _, v in part.other if type(v) in _HOLDERS).union(self)
 
 
 def _copied(value: Any, memo: _Memo) -> Any:
