@@ -88,15 +88,22 @@ def exported(model: nn.Module, inputs: Any) -> None:
     _require_same(_outputs(program.module(), model, inputs), model, inputs)
 
 
-def compiled(model: nn.Module, inputs: Any) -> None:
+def compiled(model: nn.Module, inputs: Any, backend: str = "eager") -> None:
     """``torch.compile`` as far as its graphs: what a backend makes of these is not tried."""
     torch._dynamo.reset()
-    _require_same(_outputs(torch.compile(model, backend="eager"), model, inputs), model, inputs)
+    _require_same(_outputs(torch.compile(model, backend=backend), model, inputs), model, inputs)
+
+
+def inductor(model: nn.Module, inputs: Any) -> None:
+    """``torch.compile`` to the end, which takes up to minutes."""
+    compiled(model, inputs, "inductor")
 
 
 USES: dict[str, Callable[[nn.Module, Any], None]] = {
-    use.__name__: use for use in (copied, pickled, lower, trained, exported, compiled)
+    use.__name__: use for use in (copied, pickled, lower, trained, exported, compiled, inductor)
 }
+#: Those that nobody has to ask for.
+_USUAL = [name for name in USES if name != "inductor"]
 
 
 def _half(graph: PruningGraph) -> Plan:
@@ -115,7 +122,7 @@ def _fails(use: Callable[[nn.Module, Any], None], model: nn.Module, inputs: Any)
     return ""
 
 
-def _work(name: str, channel: TextIO) -> None:
+def _work(name: str, uses: list[str], channel: TextIO) -> None:
     """One network: a line of JSON before and after every use."""
 
     def say(event: str, **more: Any) -> None:
@@ -125,16 +132,17 @@ def _work(name: str, channel: TextIO) -> None:
     model, inputs = build(name)
     model.eval()
     small = cut(model, _half(trace(model, inputs)))
-    for name, use in USES.items():
-        say("use-start", use=name)
-        if why := _fails(use, small, inputs):
-            say("use-done", use=name, end="dense fails too" if _fails(use, model, inputs) else "broken", why=why)
+    for use in uses:
+        say("use-start", use=use)
+        if why := _fails(USES[use], small, inputs):
+            say("use-done", use=use, end="dense fails too" if _fails(USES[use], model, inputs) else "broken", why=why)
         else:
-            say("use-done", use=name, end="works")
+            say("use-done", use=use, end="works")
 
 
-def _row(name: str) -> dict[str, Any]:
-    events = watch(partial(_work, name), {"use-start": BOUND_S})
+def _row(uses: list[str], name: str) -> dict[str, Any]:
+    bound = 4 * BOUND_S if "inductor" in uses else BOUND_S
+    events = watch(partial(_work, name, uses), {"use-start": bound})
     row: dict[str, Any] = {"name": name, "ends": {}, "why": {}}
     for event in events:
         if event["event"] == "use-done":
@@ -150,7 +158,8 @@ def _row(name: str) -> dict[str, Any]:
 def summary(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """How often every use worked, was broken by the cut, or fails on the dense network as well."""
     rows = list(rows)
-    count = {use: {"works": 0, "dense fails too": 0, "broken": 0} for use in USES}
+    asked = [use for use in USES if any(use in row["ends"] for row in rows)]
+    count = {use: {"works": 0, "dense fails too": 0, "broken": 0} for use in asked}
     for row in rows:
         for use, end in row["ends"].items():
             count[use][end] += 1
@@ -176,6 +185,7 @@ def main(words: list[str] | None = None) -> int:
     )
     parser.add_argument("--types", action="store_true", help="the types of transformers instead of the zoo")
     parser.add_argument("--libraries", action="store_true", help="the networks of other libraries instead of the zoo")
+    parser.add_argument("--use", action="append", choices=USES, help=f"try this; repeatable; if absent {_USUAL}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="store the JSON here, after every network")
     asked = parser.parse_args(words)
     try:
@@ -186,9 +196,11 @@ def main(words: list[str] | None = None) -> int:
         return 2
     torch.set_num_threads(1)
     which = " --types" if asked.types else " --libraries" if asked.libraries else ""
+    uses = asked.use or _USUAL
+    which += "".join(f" --use {use}" for use in asked.use or ())
     one_by_one(
         some,
-        _row,
+        partial(_row, uses),
         _told,
         summary,
         ours="plan of l2 scores at macs=0.5, or half of every width where that cannot be reached",

@@ -15,9 +15,16 @@ def test_a_cut_network_does_what_the_dense_one_does(capfd: pytest.CaptureFixture
     assert lives_on.main(["--only", "torchvision:mnasnet0_5"]) == 0
     result = json.loads(capfd.readouterr().out.splitlines()[-1])
     (row,) = result["rows"]
-    assert row["ends"] == dict.fromkeys(lives_on.USES, "works")
+    assert row["ends"] == dict.fromkeys(lives_on._USUAL, "works")
     assert result["broken"] == result["stopped"] == []
     assert result["uses"]["trained"] == {"works": 1, "dense fails too": 0, "broken": 0}
+
+
+def test_single_uses_can_be_asked_for(capfd: pytest.CaptureFixture[str]):
+    assert lives_on.main(["--only", "torchvision:squeezenet1_1", "--use", "copied", "--use", "lower"]) == 0
+    result = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert [*result["uses"]] == ["copied", "lower"]
+    assert result["protocol"]["reproduce"] == "python -m benchmarks.lives_on --use copied --use lower"
 
 
 def test_an_unknown_network_is_named(capfd: pytest.CaptureFixture[str]):

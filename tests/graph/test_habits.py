@@ -368,10 +368,10 @@ class Wrapped(Two):
 @pytest.mark.parametrize("how", ["parameter", "transposed", "copied"])
 def test_parameters_that_a_forward_makes_of_others(how: str) -> None:
     torch.manual_seed(0)
-    model, make = Wrapped(how), nn.Parameter.__new__
+    model, make = Wrapped(how), vars(nn.Parameter)["__new__"]
     small = require_exact(model, torch.randn(2, 4), {"a": [0, 4, 7], "c": [1, 2]})
     assert small.c.weight.shape == (2, 3)
-    assert nn.Parameter.__new__ is make
+    assert vars(nn.Parameter)["__new__"] is make
 
 
 class Identity(Two):

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 @contextmanager
 def told_of_parameters(tell: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
     """While this lasts, ``tell(tensor, parameter)`` hears of every one."""
-    make = nn.Parameter.__new__
+    own = vars(nn.Parameter)["__new__"]
 
     def made(kind: Any, data: Tensor | None = None, requires_grad: bool = True) -> Any:
-        new = make(kind, data, requires_grad)
+        new = own.__func__(kind, data, requires_grad)
         if data is not None:
             tell(data, new)
         return new
 
-    nn.Parameter.__new__ = made  # type: ignore[method-assign]
+    nn.Parameter.__new__ = staticmethod(made)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        nn.Parameter.__new__ = make  # type: ignore[method-assign]
+        nn.Parameter.__new__ = own  # type: ignore[method-assign]
