@@ -7,6 +7,7 @@ too: the cut model would be another function.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -296,8 +297,9 @@ def dry_run(
     recorded.memory.mark([*output_tensors((args, call_kwargs))])
     try:
         if recorded.callers:
-            # A pass in training mode came second, and modules may count their passes.
-            with plain_kernels(), nothing_remembered(skeleton.modules):
+            # A pass in training mode came second, and modules may count their passes. One that mixes tensors with and
+            # without numbers does not run here, where nobody helps it.
+            with contextlib.suppress(Exception), plain_kernels(), nothing_remembered(skeleton.modules):
                 model(*args, **call_kwargs)
             args, call_kwargs = copied(recorded.inputs)
         with (
