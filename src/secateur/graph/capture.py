@@ -210,7 +210,8 @@ def _followed(
 def _with_training(found: Capture, skeleton: Copy) -> Capture:
     """The same with a second pass, if tensors that were not used are used in training."""
     best = found
-    tries = callers_of(found.waiting, found.entering.keys(), skeleton)
+    waiting = found.waiting
+    tries = callers_of(waiting, found.entering.keys(), skeleton) if waiting else []
     if not tries:
         return found
     numbers = [(vars(m), {k: v for k, v in vars(m).items() if type(v) in (bool, int)}) for _, m in skeleton.modules]

@@ -68,12 +68,14 @@ def callers_of(idle: Collection[str], ran: Collection[str], skeleton: Copy) -> l
         all layers of a decoder).
     """
     around = {_around(path, ran) for path in idle}
-    # Modules that hold layers call others; a norm that asks would take the statistics of a batch.
-    holding = {outer for name in skeleton.tensors for outer in _outer(name.rpartition(".")[0])}
     asking = [path for path, module in skeleton.modules if path in ran and _asks(type(module))]
     first = tuple(path for path in asking if path in around)
+    if not first:
+        return []
+    # Modules that hold layers call others; a norm that asks would take the statistics of a batch.
+    holding = {outer for name in skeleton.tensors for outer in _outer(name.rpartition(".")[0])}
     inside = tuple(path for path in asking if path in around or (path in holding and _is_inside(path, first)))
-    return list(dict.fromkeys([first, inside])) if first else []
+    return list(dict.fromkeys([first, inside]))
 
 
 def _outer(path: str) -> Iterator[str]:
